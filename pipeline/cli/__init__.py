@@ -1,0 +1,82 @@
+"""The command line: parsing and printing, nothing else.
+
+Importing this must be quick, so that `--help` is: every command imports what it needs when it
+runs. Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done, but some whole file was
+refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import __version__
+from pipeline.errors import ConfigurationError, PipelineError
+
+app = typer.Typer(
+    name="sofia-air",
+    help="CSV files of air-quality readings in, trusted rows in PostgreSQL out.\n\n"
+    "Drop files into [bold]data/[/bold]; every row is validated, normalised, deduplicated and "
+    "loaded. Rows that fail wait in [bold]quarantine/[/bold] with their reasons.",
+    epilog="First time here? Type [bold]sofia-air demo[/bold].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:  # typer hands it over so
+    if wanted:
+        typer.echo(f"sofia-air {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SOFIA_AIR_HOME",
+            help="Folder that holds data/, quarantine/ and logs/ (default: the current folder).",
+            show_default=False,
+        ),
+    ] = None,
+    version: Annotated[  # noqa: ARG001  # its callback does the work
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Remember the home folder for the command that follows."""
+    context.obj = home
+
+
+def main() -> None:
+    """Run the command line; errors that we know become one clear sentence."""
+    # Registered here, not on import: `import pipeline.cli` alone must stay side-effect free.
+    from pipeline.cli import commands
+
+    commands.register(app)
+    try:
+        app()
+    except ConfigurationError as error:
+        _complain(error)
+        sys.exit(2)
+    except PipelineError as error:
+        _complain(error)
+        sys.exit(1)
+    except BrokenPipeError:
+        # `sofia-air … | head` has seen enough.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _complain(error: PipelineError) -> None:
+    typer.secho("error: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
+    typer.echo(str(error), err=True)

@@ -1,0 +1,254 @@
+"""`run` and `ingest`: files into the database."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline import logs, metrics
+from pipeline.cli import tables
+from pipeline.cli.session import database, make_folders, prepare_tables, print_json
+from pipeline.config import Settings, load_settings
+from pipeline.daemon import Daemon
+from pipeline.drop import drop
+from pipeline.errors import ConfigurationError, FileChanged
+from pipeline.flow import Flow, Outcome, State, batches, known_outcome
+from pipeline.owner import owning
+from pipeline.records import Content
+from pipeline.steps.read import content, opened
+from pipeline.steps.watch import ENDINGS, Found
+from pipeline.store.load import Store
+
+DONE, SOME_REFUSED = 0, 3
+
+log = logs.get("run")
+
+
+def run(home: Path | None, *, once: bool, as_json: bool) -> int:
+    """Load what is in data/, and go on doing so unless `once`; return the exit code."""
+    os.umask(0o027)
+    settings = load_settings(home)
+    make_folders(settings)
+    if not once:
+        return _serve(settings)
+    logs.configure(settings.log_level, settings.logs, console=False)
+    with _naming_the_setting(), database(settings) as opened_database:
+        store = Store(opened_database.engine)
+        flow = Flow(settings, store, settings.site_contract(), settings.retry_seconds)
+        started = datetime.now(UTC)
+        outcomes = list(_shown(Daemon(flow, settings).drain(), None, "draining", quiet=as_json))
+        return _report(outcomes, started, settings, as_json=as_json)
+
+
+def _serve(settings: Settings) -> int:
+    """Run the daemon until it is stopped."""
+    logs.configure(settings.log_level, settings.logs, console=True)
+    with (
+        owning(settings.home),
+        _naming_the_setting(),
+        database(settings, migrated=False) as opened_database,
+    ):
+        engine = opened_database.engine
+        flow = Flow(settings, Store(engine), settings.site_contract(), retry_seconds=None)
+        daemon = Daemon(flow, settings, revive=opened_database.revive)
+        log.info(
+            "daemon.starting",
+            home=str(settings.home),
+            database=opened_database.shown,
+            contract_version=flow.contract.version,
+        )
+        with _endpoint(settings, daemon):
+            daemon.run(lambda: prepare_tables(opened_database))
+    return DONE
+
+
+@contextmanager
+def _naming_the_setting() -> Iterator[None]:
+    """Name the key when the server does not let us in as we are set up."""
+    try:
+        yield
+    except ConfigurationError as error:
+        told = str(error)
+        if not told.startswith("database: "):
+            raise
+        message = f"database_url: {told.removeprefix('database: ')}"
+        raise ConfigurationError(message) from error
+
+
+@contextmanager
+def _endpoint(settings: Settings, daemon: Daemon) -> Iterator[None]:
+    if settings.metrics_port is None:
+        yield
+        return
+    endpoint = metrics.Endpoint(
+        settings.metrics_host,
+        settings.metrics_port,
+        looped_at=lambda: daemon.looped_at,
+        ready=lambda: daemon.database_up,
+        stuck_seconds=daemon.stuck_seconds,
+    )
+    try:
+        yield
+    finally:
+        endpoint.close()
+
+
+def ingest(home: Path | None, patterns: Sequence[str], *, as_json: bool) -> int:
+    """Load files from anywhere, originals untouched; return the exit code."""
+    os.umask(0o027)
+    settings = load_settings(home)
+    sources = _sources(patterns)
+    make_folders(settings)
+    logs.configure(settings.log_level, settings.logs, console=False)
+    with _naming_the_setting(), database(settings) as opened_database:
+        flow = Flow(
+            settings,
+            Store(opened_database.engine),
+            settings.site_contract(),
+            settings.retry_seconds,
+        )
+        started = datetime.now(UTC)
+        outcomes = list(
+            _shown(_ingested(flow, settings, sources), len(sources), "loading", quiet=as_json)
+        )
+        return _report(outcomes, started, settings, as_json=as_json)
+
+
+def _sources(patterns: Sequence[str]) -> list[Path]:
+    """Expand files, folders (their CSV files) and globs, each file once, in the order given."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.name.lower().endswith(ENDINGS))
+            if not inside:
+                message = f"{pattern}: the folder holds no {' or '.join(ENDINGS)} file"
+                raise ConfigurationError(message)
+            found.update(dict.fromkeys(p.resolve() for p in inside if p.is_file()))
+        elif path.is_file():
+            found[path.resolve()] = None
+        elif matches := sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207  # absolute too
+            found.update(dict.fromkeys(Path(m).resolve() for m in matches if Path(m).is_file()))
+        else:
+            message = f"{pattern}: there is no such file or folder, and nothing matches it"
+            raise ConfigurationError(message)
+    return list(found)
+
+
+def _ingested(flow: Flow, settings: Settings, sources: Sequence[Path]) -> Iterator[Outcome]:
+    """Copy a batch into data/ at a time, so that the copies in waiting stay few."""
+    waiting = [_found(path) for path in sources]
+    for batch in batches(waiting, settings):
+        originals = [_hashed(file.path) for file in batch]
+        known = flow.known([original.sha256 for original in originals])
+        copies: dict[Path, str] = {}
+        found = []
+        for original in originals:
+            # What the ledger has already is not copied only to be archived once more.
+            if entry := known.get(original.sha256):
+                yield known_outcome(original.path, entry)
+            else:
+                copy = _copied(original, settings)
+                found.append(copy)
+                copies[copy.path] = original.sha256
+        for outcome in flow.process(found):
+            yield _settled(flow, outcome, copies[outcome.path])
+
+
+def _settled(flow: Flow, outcome: Outcome, sha256: str) -> Outcome:
+    """Return what became of a copy that a running daemon took before we could."""
+    # It moves a file only after its commit: what is gone from data/ is in the ledger.
+    if outcome.state != "left" or not (entry := flow.known([sha256]).get(sha256)):
+        return outcome
+    message = f"the running daemon took it (file {entry.file_id})"
+    state: State = "refused" if entry.state == "refused" else "known"
+    return Outcome(outcome.path, outcome.name, state, message=message)
+
+
+def _found(path: Path) -> Found:
+    status = path.stat()
+    return Found(path, status.st_size, status.st_mtime_ns, datetime.now(UTC))
+
+
+def _hashed(path: Path) -> Content:
+    try:
+        return content(path, hold_bytes=0)
+    except FileChanged as error:
+        message = f"{path}: changed or vanished while it was being read; try again"
+        raise FileChanged(message) from error
+
+
+def _copied(source: Content, settings: Settings) -> Found:
+    with opened(source.path) as file:
+        return _found(drop(file, settings.data, source.path.name, source.sha256))
+
+
+def _shown(
+    outcomes: Iterator[Outcome], total: int | None, verb: str, *, quiet: bool
+) -> Iterator[Outcome]:
+    """Pass outcomes on while a progress bar moves; none where nobody looks."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn(f"[bold]{verb}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files"),
+        TextColumn("{task.fields[rows]:,} rows"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    with nullcontext() if quiet or not sys.stderr.isatty() else bar:
+        task = bar.add_task(verb, total=total, rows=0)
+        rows = 0
+        for outcome in outcomes:
+            rows += outcome.row.rows_read if outcome.row else 0
+            bar.update(task, advance=1, rows=rows)
+            yield outcome
+
+
+def _report(
+    outcomes: Sequence[Outcome], started: datetime, settings: Settings, *, as_json: bool
+) -> int:
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    if as_json:
+        print_json({"files": [as_record(outcome) for outcome in outcomes], "seconds": seconds})
+    else:
+        tables.outcomes(Console(), outcomes, seconds, settings)
+    if any(outcome.state == "refused" for outcome in outcomes):
+        return SOME_REFUSED
+    return DONE
+
+
+def as_record(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome for machines."""
+    record: dict[str, Any] = {
+        "file": outcome.name,
+        "state": outcome.state,
+        "message": outcome.message,
+        "quarantine": outcome.quarantine,
+        "rules": dict(outcome.rules),
+    }
+    if row := outcome.row:
+        record |= {
+            "file_id": row.file_id,
+            "sha256": row.sha256,
+            "sensor_model": row.columns()["sensor_model"],
+            "rows_read": row.rows_read,
+            "rows_loaded": row.rows_loaded,
+            "rows_duplicate": row.rows_duplicate,
+            "rows_quarantined": row.rows_quarantined,
+            "first_ts": row.first_ts,
+            "last_ts": row.last_ts,
+            "rule": row.rule,
+        }
+    return record

@@ -1,0 +1,166 @@
+"""A command's session: its settings, its folders, its database."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pipeline.config import Settings
+from pipeline.errors import ConfigurationError, DiskTrouble
+from pipeline.store import engine as engines
+from pipeline.store import migrate
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+_FOLDER_MODE = 0o750
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """An open database.
+
+    Attributes:
+        url: its address, password included.
+        embedded: whether it is the home's private PostgreSQL.
+        engine: the way in.
+        revive: brings the private PostgreSQL back when it died; None for a configured database.
+    """
+
+    url: str
+    embedded: bool
+    engine: sa.Engine
+    revive: Callable[[], object] | None = None
+
+    @property
+    def shown(self) -> str:
+        """The address without secrets; what a person should read."""
+        return engines.masked(self.url)
+
+
+@contextmanager
+def database(settings: Settings, *, migrated: bool = True) -> Iterator[Database]:
+    """Open the configured database, or start the private one.
+
+    Args:
+        settings: the settings in force.
+        migrated: see to it that the tables are there: the private database is migrated, for a
+            configured one that is its owner's decision.
+
+    Raises:
+        ConfigurationError: the configured database has not been migrated.
+        EmbeddedDatabaseError: the private one does not start.
+    """
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        with _opened(Database(url, embedded=False, engine=engines.create(url)), migrated) as one:
+            yield one
+        return
+    from pipeline.embedded import EmbeddedPostgres
+
+    with EmbeddedPostgres(settings.home) as server:
+        engine = engines.create(server.url)
+        private = Database(server.url, embedded=True, engine=engine, revive=server.start)
+        with _opened(private, migrated) as one:
+            yield one
+
+
+@contextmanager
+def _opened(opened: Database, migrated: bool) -> Iterator[Database]:
+    try:
+        if migrated:
+            prepare_tables(opened)
+        yield opened
+    finally:
+        opened.engine.dispose()
+
+
+def prepare_tables(opened: Database) -> None:
+    """See to it that the tables are there: the private database is migrated at once.
+
+    Raises:
+        ConfigurationError: a configured database has not been migrated: its owner decides when.
+        DatabaseUnavailable: it cannot be asked now.
+    """
+    if opened.embedded:
+        migrate.upgrade(opened.engine)
+    else:
+        _require_tables(opened.engine)
+
+
+def _require_tables(engine: sa.Engine) -> None:
+    """Make sure that a configured database has the tables of this version.
+
+    Raises:
+        ConfigurationError: it has not.
+        DatabaseUnavailable: it cannot be asked now.
+    """
+    found = migrate.current(engine)
+    if found is None:
+        message = "the database has no tables yet: run `sofia-air db upgrade` once"
+        raise ConfigurationError(message)
+    if found in migrate.revisions() and found != migrate.head():
+        message = f"the tables are of an older version ({found}): run `sofia-air db upgrade`"
+        raise ConfigurationError(message)
+    if found != migrate.head():
+        message = f"the tables are of a newer version ({found}): update sofia-air"
+        raise ConfigurationError(message)
+
+
+def make_folders(settings: Settings) -> None:
+    """Make data/, quarantine/ and logs/ where they are missing.
+
+    Raises:
+        DiskTrouble: one cannot be made, or is not a folder.
+    """
+    for folder in (settings.data, settings.quarantine, settings.logs):
+        if folder.is_dir():
+            continue
+        try:
+            folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            # Made by root in somebody's home, it belongs to that somebody: else a service that
+            # runs as its own user could not use it afterwards.
+            owner = settings.home.stat()
+            if os.geteuid() == 0 and owner.st_uid != 0:
+                os.chown(folder, owner.st_uid, owner.st_gid)
+        except OSError as error:
+            message = f"{folder}: cannot be made: {error.strerror}"
+            raise DiskTrouble(message) from error
+
+
+def require_home(settings: Settings) -> None:
+    """Refuse to look into a folder where nothing was ever loaded: most likely a slip of the hand.
+
+    Raises:
+        ConfigurationError: there is neither a private database nor a configured one.
+    """
+    if settings.database_url is None and not (settings.home / ".postgres").exists():
+        message = (
+            f"{settings.home}: nothing was ever loaded here; `sofia-air run` or `sofia-air ingest` "
+            "makes it a home, --home names another, and `sofia-air demo` shows how it works"
+        )
+        raise ConfigurationError(message)
+
+
+def print_json(value: Any) -> None:
+    """Print a value for machines: one JSON document, UTF-8, times in ISO 8601."""
+    typer.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(type(value).__name__)

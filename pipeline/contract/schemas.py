@@ -1,0 +1,86 @@
+"""The pandera schemas, derived from the contract.
+
+A schema judges a frame in which every cell was already turned into a number, in the file's own
+columns and units. Three kinds of cell are kept apart, so that one vectorised pass sees them all:
+a number is itself, an empty cell is null, and text that is not a finite number is infinite (which
+no range accepts). Ids cannot be null in NumPy, so there −1 stands for empty and −2 for unreadable.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+import pandas as pd
+import pandera.pandas as pa
+
+from pipeline.contract import EARLIEST, LATEST_AHEAD_DAYS, MAX_ID, Contract, Model
+
+EMPTY_ID = -1
+UNREADABLE_ID = -2
+
+# Names of the checks; `steps.validate` turns them into words for a person.
+RANGE = "range"
+SENTINEL = "sentinel"
+NULL_ISLAND = "null_island"
+
+
+def time_window(now: datetime) -> tuple[datetime, datetime]:
+    """Return the earliest and latest accepted time of a reading, inclusive, in UTC.
+
+    The present counts by its minute, so that a schema lasts for a while.
+    """
+    minute = now.replace(second=0, microsecond=0)
+    return EARLIEST, minute + timedelta(days=LATEST_AHEAD_DAYS)
+
+
+def reading_schema(contract: Contract, model: Model, now: datetime) -> pa.DataFrameSchema:
+    """Return the schema for readings of one model.
+
+    The frame has `sensor_id` and `location` (int64), `lat`, `lon` and the model's columns
+    (float64, in the file's unit) and `timestamp` (datetime64[us], UTC without a zone).
+
+    Args:
+        contract: the ranges in force.
+        model: the sensor model.
+        now: the present, for the latest accepted time, in UTC.
+    """
+    return _schema(contract.version, _Key(contract, model), now.replace(second=0, microsecond=0))
+
+
+class _Key:
+    """A contract and model that compare by name: the version stands for the whole contract."""
+
+    def __init__(self, contract: Contract, model: Model) -> None:
+        self.contract = contract
+        self.model = model
+
+    def __hash__(self) -> int:
+        return hash(self.model.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.model.name == self.model.name
+
+
+@lru_cache(maxsize=64)
+def _schema(_version: str, key: _Key, now: datetime) -> pa.DataFrameSchema:
+    earliest, latest = (pd.Timestamp(t).tz_localize(None) for t in time_window(now))
+    columns = {
+        "sensor_id": pa.Column("int64", pa.Check.in_range(1, MAX_ID, name=RANGE)),
+        "location": pa.Column("int64", pa.Check.in_range(EMPTY_ID, MAX_ID, name=RANGE)),
+        "lat": pa.Column("float64", pa.Check.in_range(-90, 90, name=RANGE), nullable=True),
+        "lon": pa.Column("float64", pa.Check.in_range(-180, 180, name=RANGE), nullable=True),
+        "timestamp": pa.Column(
+            "datetime64[us]", pa.Check.in_range(earliest, latest, name=RANGE), nullable=False
+        ),
+    }
+    for name, target in key.model.columns.items():
+        low, high = key.contract.quantities[target].file_range
+        checks = [pa.Check.in_range(low, high, name=RANGE)]
+        # A code outside the range fails there already; only one inside it needs a look of its own.
+        codes = [c for c in key.contract.sentinels_of(key.model, name) if low <= c <= high]
+        if codes:
+            checks.append(pa.Check.notin(codes, name=SENTINEL))
+        columns[name] = pa.Column("float64", checks, nullable=False)
+    nowhere = pa.Check(lambda frame: ~((frame["lat"] == 0) & (frame["lon"] == 0)), name=NULL_ISLAND)
+    return pa.DataFrameSchema(columns, checks=[nowhere], strict=False)

@@ -1,0 +1,347 @@
+"""The flow: one batch of files, from `data/` to PostgreSQL and the archive.
+
+The order of effects is what makes a crash harmless. Bytes are read and judged in memory; rejected
+rows are written to quarantine under names that derive from the file's hash; one transaction holds
+everything that goes into the database; only after its commit are the sources moved. Cut anywhere,
+running again repairs it: quarantine overwrites itself, the ledger knows the hash, the move is
+finished.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pipeline import __version__, logs, metrics
+from pipeline.config import Settings
+from pipeline.contract import Contract
+from pipeline.errors import (
+    DatabaseUnavailable,
+    DiskTrouble,
+    FileChanged,
+    FileRefused,
+    Stopped,
+    StoreError,
+    Transient,
+)
+from pipeline.records import Block
+from pipeline.steps import archive, read
+from pipeline.steps import quarantine as quarantining
+from pipeline.steps.watch import Found
+from pipeline.store.ledger import FileRow, Known
+from pipeline.store.load import Store
+from pipeline.store.retry import retrying
+from pipeline.transaction import Batch, Transaction
+
+T = TypeVar("T")
+State = Literal["loaded", "refused", "known", "left"]
+
+log = logs.get("flow")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        path: where it was found.
+        name: its name as text.
+        state: `loaded`, `refused`, `known` (the ledger had it: nothing changed) or `left` (it
+            changed or vanished meanwhile, or could not be read: the next scan looks again).
+        row: its ledger row; None when it was left or known.
+        message: why it was refused or left, or as what it is known.
+        rules: rule → how many rows broke it.
+        quarantine: the CSV of its rejected rows, or None.
+        error: why it was left, or None.
+    """
+
+    path: Path
+    name: str
+    state: State
+    row: FileRow | None = None
+    message: str | None = None
+    rules: Counter[str] = field(default_factory=Counter)
+    quarantine: Path | None = None
+    error: Transient | None = None
+
+
+@dataclass(slots=True)
+class Flow:
+    """Takes batches of files through every step.
+
+    Attributes:
+        settings: the settings in force.
+        store: where readings go.
+        contract: what is accepted.
+        retry_seconds: how long to try again while the database is away; None for ever.
+        stopping: set to cut waits short; the batch at hand is then rolled back, unless it is done.
+        on_wait: told what is wrong with the database and how long the wait will be, before each.
+        on_progress: called whenever something got done, at least once a block.
+    """
+
+    settings: Settings
+    store: Store
+    contract: Contract
+    retry_seconds: float | None
+    stopping: threading.Event = field(default_factory=threading.Event)
+    on_wait: Callable[[DatabaseUnavailable, float], None] = lambda error, wait: log.warning(
+        "database.waiting", error=str(error), retry_in=round(wait, 1)
+    )
+    on_progress: Callable[[], None] = lambda: None
+
+    def process(self, found: Sequence[Found]) -> list[Outcome]:
+        """Take a batch of files through every step, in the order given.
+
+        Raises:
+            DatabaseUnavailable: the database stayed away; every file is where it was.
+            Stopped: we were asked to stop; every file is where it was.
+            DiskTrouble: the quarantine folder cannot be written to; every file is where it was.
+        """
+        outcomes: dict[Path, Outcome] = {}
+        with metrics.stage("read"):
+            batch = self._take(found, outcomes)
+        if batch.files:
+            self._commit(batch, range(len(batch.files)))
+            with metrics.stage("move"):
+                self._move(batch, outcomes)
+        return [outcomes[file.path] for file in found if file.path in outcomes]
+
+    def known(self, hashes: Sequence[str]) -> dict[str, Known]:
+        """Return hash → ledger entry, for files that need not be read again.
+
+        Raises:
+            DatabaseUnavailable: the database stayed away.
+        """
+        return self.retrying(lambda: self.store.known(hashes, self.contract.version))
+
+    # ---- 1. read once: hash, and hold what is small -------------------------------------------
+
+    def _take(self, found: Sequence[Found], outcomes: dict[Path, Outcome]) -> Batch:
+        batch = Batch([], [])
+        for file in found:
+            try:
+                content = read.content(file.path, self.settings.batch_bytes)
+            except Transient as error:
+                outcomes[file.path] = _left(file.path, error)
+                continue
+            batch.files.append(content)
+            batch.fresh.append(
+                FileRow(
+                    name=quarantining.display_name(file.path),
+                    sha256=content.sha256,
+                    bytes=content.size,
+                    detected_at=file.detected_at,
+                    contract_version=self.contract.version,
+                    app_version=__version__,
+                )
+            )
+        batch.rows = list(batch.fresh)
+        known = self.known([content.sha256 for content in batch.files])
+        for position, content in enumerate(batch.files):
+            if entry := known.get(content.sha256):
+                batch.known[position] = entry
+            else:
+                self._parse(batch, position)
+        return batch
+
+    def _parse(self, batch: Batch, position: int) -> None:
+        content = batch.files[position]
+        try:
+            stream = read.blocks(content, position, self.contract, self._limits)
+            first = next(stream)
+            if content.held is None or next(stream, None) is not None:
+                batch.large.append(position)
+            else:
+                batch.small.append(first)
+        except FileRefused as refusal:
+            batch.refused[position] = refusal
+        except Transient as trouble:
+            batch.left[position] = trouble
+
+    @property
+    def _limits(self) -> read.Limits:
+        return read.Limits(
+            self.settings.block_bytes,
+            self.settings.max_line_bytes,
+            self.settings.max_inflated_bytes,
+        )
+
+    def _blocks(self, batch: Batch, members: Sequence[int]) -> Iterator[Block]:
+        """Yield the text of files until we are asked to stop, and say that it goes on."""
+        for block in self._text(batch, members):
+            if self.stopping.is_set():
+                message = "asked to stop; the batch is rolled back"
+                raise Stopped(message)
+            yield block
+            self.on_progress()
+
+    def _text(self, batch: Batch, members: Sequence[int]) -> Iterator[Block]:
+        """Yield the text of some files of a batch, block by block, as often as asked.
+
+        In the files' order as far as it decides which of two readings is the first, so that what
+        is loaded does not depend on which files happen to share a batch.
+        """
+        small = {block.segments[0].file: block for block in batch.small}
+        waiting: list[Block] = []
+        for position in sorted(members):
+            if block := small.get(position):
+                waiting.append(block)
+            if position not in batch.large:
+                continue
+            yield from read.merged(waiting, self.settings.block_bytes)
+            waiting = []
+            content = batch.files[position]
+            try:
+                yield from read.blocks(content, position, self.contract, self._limits)
+            except FileRefused as refusal:
+                batch.refused[position] = refusal
+                raise
+            except (FileChanged, DiskTrouble) as trouble:
+                batch.left[position] = trouble
+                raise FileChanged(str(trouble)) from trouble
+        yield from read.merged(waiting, self.settings.block_bytes)
+
+    # ---- 2. and 3. quarantine output, then ONE transaction ------------------------------------
+
+    def _commit(self, batch: Batch, members: Sequence[int]) -> None:
+        """Commit some files of a batch together; a file that cannot be loaded is singled out."""
+        while True:
+            try:
+                self.retrying(
+                    Transaction(
+                        self.store,
+                        self.contract,
+                        self.settings.quarantine,
+                        batch,
+                        members,
+                        functools.partial(self._blocks, batch),
+                    ).run
+                )
+            except (FileRefused, FileChanged):
+                continue  # noted in the batch: the others go on without it
+            except StoreError as error:
+                loading = [p for p in members if p not in batch.settled]
+                if not loading:
+                    raise
+                if len(loading) == 1:
+                    batch.refused[loading[0]] = FileRefused("database", str(error))
+                    continue
+                log.warning("batch.split", files=len(loading), error=str(error))
+                half = len(loading) // 2
+                self._commit(batch, loading[:half])
+                self._commit(batch, loading[half:])
+                members = [p for p in members if p in batch.refused and p not in loading]
+                if members:
+                    continue
+            return
+
+    def retrying(self, attempt: Callable[[], T]) -> T:
+        """Try a whole transaction, again and again while the database is away.
+
+        Raises:
+            DatabaseUnavailable: the time is up, or we were asked to stop.
+        """
+        return retrying(
+            attempt,
+            seconds=self.retry_seconds,
+            on_wait=self.on_wait,
+            stopping=self.stopping,
+        )
+
+    # ---- 4. move the sources ------------------------------------------------------------------
+
+    def _move(self, batch: Batch, outcomes: dict[Path, Outcome]) -> None:
+        today = datetime.now(UTC).strftime("%Y-%m-%d")
+        for position, content in enumerate(batch.files):
+            outcome = self._outcome(batch, position)
+            outcomes[content.path] = outcome
+            entry = batch.entry(position)
+            try:
+                if outcome.state == "refused" or (entry and entry.state == "refused"):
+                    name = quarantining.refused_name(content)
+                    archive.move(content, self.settings.quarantine, name)
+                elif outcome.state != "left":
+                    archive.put_away(
+                        content, self.settings.archive / today, self.settings.archive_policy
+                    )
+            except FileChanged as error:
+                log.info("file.changed", file=outcome.name, error=str(error))
+            except Transient as error:
+                # Committed, but still in data/: the next scan finds it known and moves it.
+                log.error("file.not_moved", file=outcome.name, error=str(error))
+            _tell(outcome)
+
+    def _outcome(self, batch: Batch, position: int) -> Outcome:
+        content, row = batch.files[position], batch.rows[position]
+        if entry := batch.entry(position):
+            return known_outcome(content.path, entry)
+        if change := batch.left.get(position):
+            return Outcome(content.path, row.name, "left", message=str(change), error=change)
+        if refusal := batch.refused.get(position):
+            return Outcome(content.path, row.name, "refused", row, str(refusal))
+        rules = batch.rules.get(position, Counter())
+        base = quarantining.base_name(content)
+        csv = self.settings.quarantine / f"{base}.csv" if row.rows_quarantined else None
+        return Outcome(content.path, row.name, "loaded", row, None, rules, csv)
+
+
+def known_outcome(path: Path, entry: Known) -> Outcome:
+    """Return the outcome of a file whose bytes the ledger knows."""
+    message = f"the same bytes came before as {entry.name} (file {entry.file_id})"
+    return Outcome(path, quarantining.display_name(path), "known", message=message)
+
+
+def _left(path: Path, error: Transient) -> Outcome:
+    outcome = Outcome(
+        path, quarantining.display_name(path), "left", message=str(error), error=error
+    )
+    _tell(outcome)
+    return outcome
+
+
+def _tell(outcome: Outcome) -> None:
+    row = outcome.row
+    match outcome.state:
+        case "loaded" if row is not None:
+            log.info(
+                "file.loaded",
+                file=outcome.name,
+                file_id=row.file_id,
+                rows_read=row.rows_read,
+                rows_loaded=row.rows_loaded,
+                rows_duplicate=row.rows_duplicate,
+                rows_quarantined=row.rows_quarantined,
+            )
+        case "refused" if row is not None:
+            log.warning(
+                "file.refused",
+                file=outcome.name,
+                file_id=row.file_id,
+                rule=row.rule,
+                reason=outcome.message,
+            )
+        case "known":
+            log.info("file.known", file=outcome.name, reason=outcome.message)
+        case _:
+            log.info("file.left", file=outcome.name, reason=outcome.message)
+
+
+def batches(found: Sequence[Found], settings: Settings) -> Iterator[list[Found]]:
+    """Put files together up to the settings' files and bytes; a large one stays alone."""
+    batch: list[Found] = []
+    size = 0
+    for file in found:
+        full = len(batch) >= settings.batch_files or size + file.size > settings.batch_bytes
+        if batch and full:
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += file.size
+    if batch:
+        yield batch

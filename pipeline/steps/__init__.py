@@ -1,0 +1,1 @@
+"""The steps of the one path, each in a module that imports none of the others."""

@@ -1,0 +1,143 @@
+"""Aggregate: count, minimum, maximum, mean and spread of readings, in a form that merges exactly.
+
+Everything is computed from the 32-bit values as they are stored, in 64-bit arithmetic, so that it
+equals a recompute from the raw tables. The spread is kept as `m2`, the sum of squared deviations
+from the mean: two groups merge without their rows (Chan, Golub and LeVeque 1979), and the sample
+standard deviation is sqrt(m2 / (n − 1)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.records import Floats, Ints, Readings
+
+HOUR = 3_600_000_000  # µs
+STATISTICS = ("n", "min", "max", "mean", "m2")
+
+
+def hourly(readings: Readings) -> pd.DataFrame:
+    """Return one row for each sensor, quantity and UTC hour.
+
+    Columns: `sensor_id` (int32), `quantity` (str), `hour` (datetime64[us], UTC), `n` (int64),
+    `min`, `max` (float32), `mean`, `m2` (float64).
+    """
+    frame = readings.frame
+    hour = frame["ts"].to_numpy().view(np.int64) // HOUR
+    found = _grouped(readings, [frame["sensor_id"].to_numpy(), hour])
+    found["hour"] = (found.pop("key_1") * HOUR).astype("datetime64[us]")
+    return found.rename(columns={"key_0": "sensor_id"})
+
+
+def by_file(readings: Readings) -> pd.DataFrame:
+    """Return one row for each file, sensor and quantity.
+
+    Columns: `file` (int64), `sensor_id` (int32), `quantity` (str) and as in `hourly` from `n` on.
+    """
+    frame = readings.frame
+    found = _grouped(readings, [frame["file"].to_numpy(), frame["sensor_id"].to_numpy()])
+    return found.rename(columns={"key_0": "file", "key_1": "sensor_id"})
+
+
+def merge(parts: Sequence[pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
+    """Merge statistics of disjoint rows: one row for each value of `keys`."""
+    every = pd.concat(parts, ignore_index=True)
+    if not every.duplicated(list(keys)).any():
+        return every
+    groups = every.assign(total=every["n"] * every["mean"]).groupby(list(keys), sort=True)
+    merged = groups.agg(
+        n=("n", "sum"), min=("min", "min"), max=("max", "max"), total=("total", "sum")
+    )
+    merged["mean"] = merged.pop("total") / merged["n"]
+    mean = merged["mean"].reindex(pd.MultiIndex.from_frame(every[list(keys)])).to_numpy()
+    drift = every["n"] * (every["mean"] - mean) ** 2
+    merged["m2"] = (every["m2"] + drift).groupby([every[key] for key in keys], sort=True).sum()
+    return merged.reset_index()[[*keys, *STATISTICS]]
+
+
+class Running:
+    """Statistics that grow block by block and stay small.
+
+    Args:
+        keys: the columns that tell one group from another.
+        enough: how many rows may be held before they are merged.
+    """
+
+    def __init__(self, keys: Sequence[str], enough: int = 100_000) -> None:
+        self._keys = keys
+        self._enough = enough
+        self._parts: list[pd.DataFrame] = []
+        self._held = 0
+
+    def add(self, part: pd.DataFrame) -> None:
+        """Add the statistics of further rows."""
+        if not len(part):
+            return
+        self._parts.append(part)
+        self._held += len(part)
+        if self._held > self._enough:
+            self._parts = [merge(self._parts, self._keys)]
+            self._held = len(self._parts[0])
+
+    @property
+    def full(self) -> bool:
+        """Whether merging was of no help: there are more groups than `enough`."""
+        return self._held > self._enough
+
+    def take(self) -> pd.DataFrame:
+        """Return what was added, merged, and start anew."""
+        parts, self._parts, self._held = self._parts, [], 0
+        return merge(parts, self._keys) if parts else pd.DataFrame()
+
+
+def _grouped(readings: Readings, keys: list[npt.NDArray[np.integer]]) -> pd.DataFrame:
+    if not len(readings.frame):
+        empty = {"key_0": keys[0], "key_1": keys[1], "quantity": []}
+        return pd.DataFrame({**empty, **{name: [] for name in STATISTICS}})
+    order: Ints | None = None
+    if _unsorted(keys):
+        order = np.lexsort(keys[::-1])
+        keys = [key[order] for key in keys]
+    changed = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
+    starts = np.concatenate([[0], np.flatnonzero(changed) + 1])
+    sizes = np.diff(np.append(starts, len(keys[0])))
+    parts = []
+    for name in readings.quantities:
+        values = readings.frame[name].to_numpy()
+        statistics = _statistics(values if order is None else values[order], starts, sizes)
+        some = statistics["n"].astype(bool)
+        columns = {"key_0": keys[0][starts], "key_1": keys[1][starts], **statistics}
+        part = pd.DataFrame({key: column[some] for key, column in columns.items()})
+        part.insert(2, "quantity", name)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _unsorted(keys: list[npt.NDArray[np.integer]]) -> bool:
+    first, second = keys
+    return bool(
+        np.any((first[1:] < first[:-1]) | ((first[1:] == first[:-1]) & (second[1:] < second[:-1])))
+    )
+
+
+def _statistics(
+    values: npt.NDArray[np.float32], starts: Ints, sizes: Ints
+) -> dict[str, npt.NDArray[np.generic]]:
+    wide: Floats = values.astype(np.float64)
+    present = ~np.isnan(wide)
+    n = np.add.reduceat(present.astype(np.int64), starts)
+    # An empty value adds nothing to a sum, and fmin and fmax pass it over.
+    total = np.add.reduceat(np.where(present, wide, 0.0), starts)
+    mean = total / np.maximum(n, 1)
+    deviation = np.where(present, wide - np.repeat(mean, sizes), 0.0)
+    return {
+        "n": n,
+        "min": np.fmin.reduceat(values, starts),
+        "max": np.fmax.reduceat(values, starts),
+        "mean": mean,
+        "m2": np.add.reduceat(deviation * deviation, starts),
+    }

@@ -1,0 +1,135 @@
+"""Normalise: valid rows to stored readings, in standard names and units, each key once.
+
+P1/P2/P0 become pm10/pm25/pm1, Pa become hPa, values become the 32-bit floats that are stored, so
+that "equal" means equal as stored, here as in the database. A row that repeats an earlier one is
+a duplicate; one that contradicts it is a conflict, and the first stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pipeline.contract import PLACE_UNKNOWN, Contract, flag_bits
+from pipeline.contract.explain import conflict
+from pipeline.records import Bools, Ints, Readings, Rejected, Repeats, Rows, Valid
+
+
+def normalise(valid: Valid, rows: Rows, contract: Contract) -> tuple[Readings, Repeats]:
+    """Turn valid rows into readings.
+
+    Args:
+        valid: rows that passed validation.
+        rows: the rows they come from.
+        contract: the quantities in force.
+
+    Returns:
+        The readings sorted by sensor and time, each key once; the rows whose key an earlier row
+        has, for `settle`.
+    """
+    readings = _converted(valid, rows, contract)
+    frame = readings.frame
+    sensor = frame["sensor_id"].to_numpy()
+    time = frame["ts"].to_numpy().view(np.int64)
+    # Stable, so the first of equal keys is the first that was read.
+    order = np.lexsort((time, sensor))
+    frame = frame.take(order)
+    sensor, time = sensor[order], time[order]
+    again = np.zeros(len(frame), bool)
+    again[1:] = (sensor[1:] == sensor[:-1]) & (time[1:] == time[:-1])
+    if not again.any():
+        return _with_frame(readings, frame), Repeats(frame[:0], frame[:0])
+    first = np.maximum.accumulate(np.where(again, 0, np.arange(len(frame))))
+    repeats = Repeats(frame[again], frame.take(first[again]))
+    return _with_frame(readings, frame[~again]), repeats
+
+
+def settle(
+    readings: Readings,
+    repeats: Repeats,
+    rows: Rows,
+    names: Sequence[str],
+    beaten: Mapping[int, tuple[Mapping[str, float], str]],
+) -> tuple[dict[int, int], list[Rejected]]:
+    """Tell rows that repeat an earlier one from those that contradict it.
+
+    Args:
+        readings: the readings that the repeats belong to.
+        repeats: the rows in question.
+        rows: the rows they come from, for line numbers and verbatim lines.
+        names: the names of the batch's files, for the reasons.
+        beaten: `row` of a reading that did not stay either → the values that did, and where they
+            are: those are what its repeats are measured by.
+
+    Returns:
+        File → rows that repeat what stays; the rows that contradict it.
+    """
+    frame, quantities = repeats.frame, list(readings.quantities)
+    if not len(frame):
+        return {}, []
+    ours, theirs = frame[quantities].to_numpy(), repeats.firsts[quantities].to_numpy()
+    first = repeats.firsts["row"].to_numpy()
+    for i in np.flatnonzero(np.isin(first, list(beaten))):
+        values, _ = beaten[int(first[i])]
+        theirs[i] = [values[name] for name in quantities]
+    same = _equal(ours, theirs)
+    files, at = frame["file"].to_numpy(), frame["row"].to_numpy()
+    conflicts = []
+    for i in np.flatnonzero(~same):
+        file, row, kept = int(files[i]), int(at[i]), int(first[i])
+        where = f"line {rows.line_no[kept]}"
+        if rows.file[kept] != file:
+            where += f" of {names[rows.file[kept]]}"
+        if kept in beaten:
+            _, where = beaten[kept]
+        mine, stays = (
+            dict(zip(quantities, values.tolist(), strict=True)) for values in (ours[i], theirs[i])
+        )
+        reason = conflict(mine, stays, where)
+        conflicts.append(Rejected(file, int(rows.line_no[row]), rows.line(row), (reason,)))
+    return _count(files[same]), conflicts
+
+
+def _converted(valid: Valid, rows: Rows, contract: Contract) -> Readings:
+    frame = valid.frame
+    table = contract.table_of(valid.model)
+    bits = flag_bits(table)
+    unplaced = (frame["lat"].isna() | frame["lon"].isna() | (frame["location"] < 0)).to_numpy()
+    flags = np.where(unplaced, PLACE_UNKNOWN, 0).astype(np.int16)
+    columns: dict[str, object] = {
+        "sensor_id": frame["sensor_id"].to_numpy().astype(np.int32),
+        "ts": frame["timestamp"].to_numpy(),
+        "location_id": frame["location"].to_numpy(),
+        "lat": frame["lat"].to_numpy(),
+        "lon": frame["lon"].to_numpy(),
+    }
+    for column, name in valid.model.columns.items():
+        quantity = contract.quantities[name]
+        values = frame[column].to_numpy()
+        if quantity.file_scale != 1.0:
+            values = values / quantity.file_scale
+        low, high = quantity.typical
+        flags |= np.where((values < low) | (values > high), bits[name], 0).astype(np.int16)
+        columns[name] = values.astype(np.float32)
+    columns["flags"] = flags
+    columns["file"] = rows.file[valid.rows]
+    columns["row"] = valid.rows
+    return Readings(
+        table, tuple(valid.model.columns.values()), pd.DataFrame(columns, copy=False), valid.models
+    )
+
+
+def _with_frame(readings: Readings, frame: pd.DataFrame) -> Readings:
+    return Readings(readings.table, readings.quantities, frame, readings.models)
+
+
+def _equal(left: np.ndarray, right: np.ndarray) -> Bools:
+    equal: Bools = ((left == right) | (np.isnan(left) & np.isnan(right))).all(axis=1)
+    return equal
+
+
+def _count(files: Ints) -> dict[int, int]:
+    found, counts = np.unique(files, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))

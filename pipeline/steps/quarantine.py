@@ -1,0 +1,241 @@
+"""Quarantine: what could not be loaded, kept where a person can see, repair and replay it.
+
+Per source file one CSV (line number and reasons first, then the file's own columns, untouched) and
+one reason log (a JSON object per row). Names derive from the file's hash, and content from the
+file, so writing again after a crash gives the same files. They are written aside, synced and
+renamed, all before the transaction commits: a row is never in neither place.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import StringIO, TextIOWrapper
+from pathlib import Path
+from typing import TextIO
+
+from pipeline.contract.header import Header
+from pipeline.errors import DiskTrouble, FileRefused
+from pipeline.records import Content, Rejected
+
+LEADING = ("line_no", "reasons")
+_HASH_DIGITS = 12
+_NAME_BYTES = 255
+_FILE_MODE = 0o640
+
+# A field may be as long as a line, whose length `read` limits.
+csv.field_size_limit(2**30)
+
+
+@dataclass(slots=True)
+class _Output:
+    csv_path: Path
+    log_path: Path
+    csv_file: TextIO
+    log_file: TextIO
+
+
+class Quarantine:
+    """The quarantine outputs of one batch. Use as `with quarantine(…) as output`."""
+
+    def __init__(self, folder: Path, files: Sequence[Content]) -> None:
+        self._folder = folder
+        self._files = files
+        self._open: dict[int, _Output] = {}
+
+    def add(self, header: Header, rejected: Sequence[Rejected]) -> None:
+        """Write rejected rows of files with this header, in the order given.
+
+        Raises:
+            DiskTrouble: the folder cannot be written to.
+        """
+        with _disk_trouble(self._folder):
+            for row in rejected:
+                output = self._open.get(row.file) or self._start(row.file, header)
+                text = row.line.decode(errors="replace")
+                words = " | ".join(reason.message for reason in row.reasons)
+                own = _own_fields(header, _fields(text, header.delimiter))
+                output.csv_file.write(_written([str(row.line_no), words, *own], header.delimiter))
+                record = {
+                    "file": display_name(self._files[row.file].path),
+                    "line_no": row.line_no,
+                    "line": text,
+                    "reasons": [reason.record() for reason in row.reasons],
+                }
+                output.log_file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def publish(self) -> None:
+        """Put everything in place, durably.
+
+        Raises:
+            DiskTrouble: the folder cannot be written to; nothing was published that is not whole.
+        """
+        with _disk_trouble(self._folder):
+            for output in self._open.values():
+                for file, path in (
+                    (output.csv_file, output.csv_path),
+                    (output.log_file, output.log_path),
+                ):
+                    file.flush()
+                    os.fsync(file.fileno())
+                    file.close()
+                    _part(path).replace(path)
+            if self._open:
+                sync_folder(self._folder)
+
+    def close(self) -> None:
+        """Give up what was not published."""
+        for output in self._open.values():
+            for file, path in (
+                (output.csv_file, output.csv_path),
+                (output.log_file, output.log_path),
+            ):
+                if not file.closed:
+                    # What could not be flushed to a full disk is given up too.
+                    with suppress(OSError):
+                        file.close()
+                    with suppress(OSError):
+                        _part(path).unlink()
+
+    def _start(self, file: int, header: Header) -> _Output:
+        content = self._files[file]
+        csv_path, log_path = (self._folder / name for name in _names(base_name(content)))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # The byte order mark tells spreadsheets that this is UTF-8.
+        output = _Output(csv_path, log_path, _created(csv_path, bom=True), _created(log_path))
+        self._open[file] = output
+        names = _own_fields(header, _fields(header.line, header.delimiter))
+        output.csv_file.write(_written([*LEADING, *names], header.delimiter))
+        return output
+
+
+@contextmanager
+def quarantine(folder: Path, files: Sequence[Content]) -> Iterator[Quarantine]:
+    """Collect the rejected rows of a batch; what is not published at the end is given up."""
+    output = Quarantine(folder, files)
+    try:
+        yield output
+    finally:
+        output.close()
+
+
+def refuse(folder: Path, content: Content, refusal: FileRefused) -> None:
+    """Write the reason file of a file that is unusable as a whole.
+
+    Raises:
+        DiskTrouble: the folder cannot be written to.
+    """
+    base = base_name(content)
+    reason = folder / f"{base}.refused.json"
+    told = {
+        "file": display_name(content.path),
+        "sha256": content.sha256,
+        "bytes": content.size,
+        "rule": refusal.rule,
+        "message": refusal.message,
+    }
+    with _disk_trouble(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # An attempt that failed late may have published rows of it: now the whole file is there.
+        for name in _names(base):
+            (folder / name).unlink(missing_ok=True)
+        with _created(reason) as file:
+            file.write(json.dumps(told, ensure_ascii=False, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        _part(reason).replace(reason)
+        sync_folder(folder)
+
+
+def refused_name(content: Content) -> str:
+    """Return the name that a refused file has in quarantine, beside its reason file."""
+    return f"{base_name(content)}.refused{_endings(content.path)}"
+
+
+def base_name(content: Content) -> str:
+    """Return the name, without ending, that a file's quarantine output has.
+
+    The file's own name, shortened in bytes if need be, then digits of its hash.
+    """
+    stem = content.path.name.removesuffix(_endings(content.path))
+    suffix = f".{content.sha256[:_HASH_DIGITS]}"
+    # One byte more for the dot, five for `.part`: the name is written under that first.
+    budget = _NAME_BYTES - len(suffix) - len(".refused.csv.gz") - len("..part")
+    raw = os.fsencode(stem)
+    if len(raw) > budget:
+        # Not within a character: a broken one could not be written on some filesystems.
+        stem = raw[:budget].decode(errors="ignore")
+    return f"{stem}{suffix}"
+
+
+def display_name(path: Path) -> str:
+    """Return a file's name as text, whatever its bytes."""
+    return os.fsencode(path.name).decode(errors="backslashreplace")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's renames durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _names(base: str) -> tuple[str, str]:
+    return f"{base}.csv", f"{base}.reasons.jsonl"
+
+
+def _endings(path: Path) -> str:
+    name = path.name.lower()
+    for ending in (".csv.gz", ".csv", ".gz"):
+        if name.endswith(ending):
+            return path.name[-len(ending) :]
+    return path.suffix
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _created(path: Path, *, bom: bool = False) -> TextIO:
+    descriptor = os.open(
+        _part(path),
+        os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC,
+        _FILE_MODE,
+    )
+    raw = os.fdopen(descriptor, "wb", buffering=1 << 16)
+    return TextIOWrapper(raw, encoding="utf-8-sig" if bom else "utf-8", newline="")
+
+
+def _written(fields: list[str], delimiter: str) -> str:
+    # A stray carriage return would end the row for some readers. Quoting keeps it in, and Python
+    # quotes it only where it is part of the line end.
+    row = StringIO()
+    csv.writer(row, delimiter=delimiter, lineterminator="\r\n").writerow(fields)
+    return row.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return line.split(delimiter)
+
+
+def _own_fields(header: Header, fields: list[str]) -> list[str]:
+    """A quarantine file that is dropped as it is carries our two columns already."""
+    return fields[len(LEADING) :] if header.names[: len(LEADING)] == LEADING else fields
+
+
+@contextmanager
+def _disk_trouble(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        message = f"{error.filename or folder}: cannot be written: {error.strerror}"
+        raise DiskTrouble(message) from error

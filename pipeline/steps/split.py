@@ -1,0 +1,210 @@
+"""Split: from a block of lines to columns of text, with every line accounted for.
+
+A row is a line. No accepted value holds a line break, so a quotation mark that is still open at
+the end of its line is out of place, and the damage stays within that line. Lines that cannot be
+told apart into as many fields as the header names are rejected here, verbatim, with their number;
+blank lines hold no data and are not rows. Everything else becomes an Arrow table of strings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+
+from pipeline.contract import KEY_COLUMNS, Reason
+from pipeline.contract.header import Header, header_again
+from pipeline.records import Block, Bools, Ints, Rejected, Rows
+
+_BOM = b"\xef\xbb\xbf"
+_QUOTED = re.compile(rb'"[^"]*"')
+
+
+def split(block: Block) -> Rows:
+    """Split a block's lines into columns."""
+    raw = np.frombuffer(block.text, np.uint8)
+    newlines = np.flatnonzero(raw == ord("\n"))
+    starts = np.concatenate([np.zeros(min(1, len(newlines)), np.int64), newlines[:-1] + 1])
+    ends = newlines.copy()
+    if b"\r" in block.text:
+        ends -= (newlines > starts) & (raw[newlines - 1] == ord("\r"))
+    counts = [segment.lines for segment in block.segments]
+    file = np.repeat([segment.file for segment in block.segments], counts)
+    line_no = _line_numbers(block, len(newlines))
+
+    blank = ends == starts
+    faults = _faults(block, raw, starts, ends, blank)
+    keep = ~blank
+    keep[list(faults)] = False
+    table = _parsed(block, raw, starts, newlines, keep)
+    if table is None:
+        faults |= _ragged(block, raw, starts, ends, keep)
+        keep[list(faults)] = False
+        table = _parsed(block, raw, starts, newlines, keep)
+        if table is None:  # pragma: no cover  # would mean that _ragged and Arrow disagree
+            message = "a block could not be split"
+            raise AssertionError(message)
+
+    rejected = [
+        Rejected(int(file[i]), int(line_no[i]), block.text[starts[i] : ends[i]], (faults[i],))
+        for i in sorted(faults)
+    ]
+    files, read = np.unique(file[~blank], return_counts=True)
+    return Rows(
+        header=block.header,
+        table=table,
+        file=file[keep],
+        line_no=line_no[keep],
+        rejected=rejected,
+        read=dict(zip(files.tolist(), read.tolist(), strict=True)),
+        text=block.text,
+        starts=starts[keep],
+        ends=ends[keep],
+    )
+
+
+def _line_numbers(block: Block, total: int) -> Ints:
+    numbers = np.empty(total, np.int64)
+    at = 0
+    for segment in block.segments:
+        numbers[at : at + segment.lines] = np.arange(
+            segment.first_line, segment.first_line + segment.lines
+        )
+        at += segment.lines
+    return numbers
+
+
+def wanted_columns(header: Header) -> list[str]:
+    """Return the columns of a header that are read: the keys and every model's readings."""
+    wanted = dict.fromkeys(KEY_COLUMNS)
+    for model in header.models:
+        wanted.update(dict.fromkeys(model.columns))
+    if header.dialect == "archive":
+        wanted["sensor_type"] = None
+    return [name for name in header.names if name in wanted]
+
+
+def _parsed(
+    block: Block, raw: npt.NDArray[np.uint8], starts: Ints, newlines: Ints, keep: Bools
+) -> pa.Table | None:
+    """Parse the kept lines with Arrow; None when one has the wrong number of fields."""
+    columns = wanted_columns(block.header)
+    types = {name: pa.string() for name in columns}
+    kept = int(keep.sum())
+    if not kept:
+        return pa.table({name: pa.array([], pa.string()) for name in columns})
+    if kept == len(keep):
+        text = pa.py_buffer(block.text)
+    else:
+        text = pa.py_buffer(raw[np.repeat(keep, newlines + 1 - starts)])
+    if bytes(memoryview(text)[:3]) == _BOM:
+        # Arrow takes one off the start; here, after the header, it is part of a field.
+        text = pa.py_buffer(_BOM + text.to_pybytes())
+    try:
+        table: pa.Table = pa.csv.read_csv(
+            pa.BufferReader(text),
+            # One chunk and one thread: the other core is PostgreSQL's.
+            read_options=pa.csv.ReadOptions(
+                use_threads=False, block_size=text.size + 1, column_names=block.header.names
+            ),
+            parse_options=pa.csv.ParseOptions(
+                delimiter=block.header.delimiter, ignore_empty_lines=False
+            ),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=types,
+                include_columns=columns,
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return table if table.num_rows == kept else None
+
+
+def _faults(
+    block: Block, raw: npt.NDArray[np.uint8], starts: Ints, ends: Ints, blank: Bools
+) -> dict[int, Reason]:
+    """Find the lines whose bytes alone make them unusable: line index → reason."""
+    text = block.text
+    faults: dict[int, Reason] = {}
+
+    def lines_with(positions: Ints) -> Iterable[int]:
+        # ends, not newlines: a carriage return belongs to the line end.
+        found = np.unique(np.searchsorted(ends, positions))
+        return (int(i) for i in found if i not in faults and not blank[i])
+
+    if b"\0" in text:
+        for i in lines_with(np.flatnonzero(raw == 0)):
+            at = text.index(b"\0", starts[i]) - int(starts[i]) + 1
+            faults[i] = Reason("nul_byte", f"the line contains a NUL byte at position {at}")
+    if not text.isascii():
+        for i in lines_with(np.flatnonzero(raw >= 0x80)):
+            if reason := _undecodable(text[starts[i] : ends[i]]):
+                faults[i] = reason
+    if b"\r" in text:
+        returns = np.flatnonzero(raw == ord("\r"))
+        for i in lines_with(returns[raw[returns + 1] != ord("\n")]):
+            message = "the line contains a carriage return in its middle"
+            faults[i] = Reason("width", message, expected="one row a line")
+    if b'"' in text:
+        well_formed = _quoting(block.header.delimiter)
+        for i in lines_with(np.flatnonzero(raw == ord('"'))):
+            line = text[starts[i] : ends[i]]
+            if not well_formed.fullmatch(line):
+                message = "a quotation mark is out of place, so the fields cannot be told apart"
+                faults[i] = Reason("quote", message)
+    return faults
+
+
+def _undecodable(line: bytes) -> Reason | None:
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        byte = f"0x{line[error.start]:02X}"
+        return Reason(
+            "encoding",
+            f"the line is not valid UTF-8: byte {byte} at position {error.start + 1}",
+            value=byte,
+            expected="UTF-8",
+        )
+    return None
+
+
+@lru_cache(maxsize=8)
+def _quoting(delimiter: str) -> re.Pattern[bytes]:
+    """RFC 4180 on one line: a field is free of quotes, or wholly within them (doubled inside)."""
+    field = f'(?:"(?:[^"]|"")*+"|[^"{delimiter}]*+)'
+    return re.compile(f"{field}(?:{delimiter}{field})*+".encode())
+
+
+def _ragged(
+    block: Block, raw: npt.NDArray[np.uint8], starts: Ints, ends: Ints, keep: Bools
+) -> dict[int, Reason]:
+    """Find the lines with more or fewer fields than the header: line index → reason."""
+    delimiter = block.header.delimiter
+    at = np.flatnonzero(raw == ord(delimiter))
+    fields = np.searchsorted(at, ends) - np.searchsorted(at, starts) + 1
+    if b'"' in block.text:
+        quoted = np.unique(np.searchsorted(ends, np.flatnonzero(raw == ord('"'))))
+        for i in quoted[keep[quoted]]:
+            # Well formed, or it would not be kept: what is between quotes holds no fields.
+            outside = _QUOTED.sub(b"", block.text[starts[i] : ends[i]])
+            fields[i] = outside.count(delimiter.encode()) + 1
+    due = len(block.header.names)
+    ragged: dict[int, Reason] = {}
+    for i in np.flatnonzero(keep & (fields != due)).tolist():
+        text = block.text[starts[i] : ends[i]]
+        ragged[i] = header_again(text) or Reason(
+            "width",
+            f"the row has {fields[i]} {'field' if fields[i] == 1 else 'fields'}, "
+            f"its header has {due}",
+            value=str(fields[i]),
+            expected=f"{due} fields",
+        )
+    return ragged

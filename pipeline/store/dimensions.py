@@ -1,0 +1,108 @@
+"""Dimensions: the sensors, places and months that readings refer to, made known when needed.
+
+What was committed once stays, so it is remembered for the life of the process. What a transaction
+added counts for others only after its commit: until then it is remembered apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.records import Ints, Readings
+from pipeline.store.copy import Cursor
+from pipeline.store.sql import statement
+
+Place = tuple[int, int, int]  # location id, and the bits of lat and lon, so that NaN equals NaN
+_REMEMBERED = 500_000
+
+
+@dataclass(slots=True)
+class Dimensions:
+    """What is known to be in the database."""
+
+    sensors: set[int] = field(default_factory=set)
+    places: dict[Place, int] = field(default_factory=dict)
+    months: set[tuple[str, str]] = field(default_factory=set)
+
+    def adopt(self, added: Dimensions) -> None:
+        """Remember what a transaction added, once it is committed."""
+        # Bounded whatever comes: ids are data, and data can be garbage.
+        if len(self.sensors) + len(self.places) > _REMEMBERED:
+            self.sensors.clear()
+            self.places.clear()
+        self.sensors |= added.sensors
+        self.places |= added.places
+        self.months |= added.months
+
+
+@dataclass(slots=True)
+class Adding:
+    """Makes dimensions known within one transaction."""
+
+    known: Dimensions
+    added: Dimensions = field(default_factory=Dimensions)
+
+    def months(self, cursor: Cursor, readings: Readings) -> None:
+        """See to it that every month of the readings has its partition."""
+        months = np.unique(readings.frame["ts"].to_numpy().astype("datetime64[M]"))
+        for month in months.astype(str).tolist():
+            key = (readings.table, month)
+            if key in self.known.months or key in self.added.months:
+                continue
+            parameters = {"table": f"air.{readings.table}", "month": f"{month}-01"}
+            cursor.execute(statement("ensure_month"), parameters)
+            self.added.months.add(key)
+
+    def sensors(self, cursor: Cursor, readings: Readings) -> None:
+        """See to it that every sensor of the readings is known."""
+        new = [
+            sensor
+            for sensor in np.unique(readings.frame["sensor_id"].to_numpy()).tolist()
+            if sensor not in self.known.sensors and sensor not in self.added.sensors
+        ]
+        if new:
+            models = [readings.models[sensor] for sensor in new]
+            cursor.execute(statement("insert_sensors"), {"sensor_ids": new, "models": models})
+            self.added.sensors.update(new)
+
+    def location_keys(self, cursor: Cursor, readings: Readings) -> npt.NDArray[np.int32]:
+        """Return the location key of every reading, making places known as needed."""
+        frame = readings.frame
+        parts: list[Ints] = [
+            frame["location_id"].to_numpy(),
+            frame["lat"].to_numpy().view(np.int64),
+            frame["lon"].to_numpy().view(np.int64),
+        ]
+        # Readings are sorted by sensor, and sensors seldom move: long runs share a place.
+        changed = np.logical_or.reduce([part[1:] != part[:-1] for part in parts])
+        starts = np.concatenate([[0], np.flatnonzero(changed) + 1])
+        runs: list[Place] = list(zip(*(part[starts].tolist() for part in parts), strict=True))
+        new = {place for place in runs if self._key(place) is None}
+        if new:
+            self._add(cursor, sorted(new))
+        keys = np.array([self._key(place) for place in runs], np.int32)
+        return np.repeat(keys, np.diff(np.append(starts, len(frame))))
+
+    def _key(self, place: Place) -> int | None:
+        return self.known.places.get(place) or self.added.places.get(place)
+
+    def _add(self, cursor: Cursor, places: list[Place]) -> None:
+        ids, lats, lons = zip(*places, strict=True)
+        parameters = {
+            "location_ids": [None if number < 0 else number for number in ids],
+            "lats": _degrees(lats),
+            "lons": _degrees(lons),
+        }
+        cursor.execute(statement("insert_locations"), parameters)
+        cursor.execute(statement("find_locations"), parameters)
+        keys = [key for (key,) in cursor]
+        self.added.places.update(zip(places, keys, strict=True))
+
+
+def _degrees(bits: tuple[int, ...]) -> list[float | None]:
+    degrees = np.array(bits, np.int64).view(np.float64)
+    return [None if pd.isna(value) else value for value in degrees.tolist()]

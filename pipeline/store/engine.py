@@ -1,0 +1,279 @@
+"""The way into PostgreSQL: connections, and errors in the package's own words.
+
+`create` takes an address exactly as psql does and adds what a long-running service needs.
+`guarded` is the one place where the driver's errors become ours, so that the type alone tells
+whether trying again can help. Nothing here ever shows a password or the text of a statement.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import exc
+
+from pipeline.errors import ConfigurationError, DatabaseUnavailable, PipelineError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+__all__ = ["create", "for_command_line", "guarded", "masked", "sqlstate", "translate"]
+
+_SCHEMES = {"postgres", "postgresql", "postgresql+psycopg"}
+
+# An address may override each of these.
+_DEFAULTS: dict[str, Any] = {
+    "fallback_application_name": "sofia-air",
+    "connect_timeout": 10,
+    # Without these a server that vanished (power, cable, firewall) would hold us for hours: an idle
+    # connection is probed after 30 s and given up after three silent probes, unacknowledged data
+    # after 60 s.
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
+
+# --- Connections ---------------------------------------------------------------------------------
+
+
+def create(url: str) -> sa.Engine:
+    """Return an engine for a PostgreSQL address; it connects only when used.
+
+    libpq itself reads the address, so whatever works with psql works here: sockets
+    (`?host=/run/postgresql`), several hosts, `sslmode`, `target_session_attrs`, `.pgpass`, a
+    service file, `PG*` variables.
+
+    Raises:
+        ConfigurationError: the address is malformed. The message does not repeat it.
+    """
+    try:
+        given = _parse(url)
+    except (psycopg.Error, ValueError):
+        message = f"database_url: {_complaint(url)}"
+        raise ConfigurationError(message) from None
+    engine = sa.create_engine(
+        "postgresql+psycopg://",
+        connect_args={**_DEFAULTS, **given},
+        # One connection loads; the others are for a look at the ledger meanwhile. No pre-ping: a
+        # connection that died is found by the transaction that uses it, and that is retried anyway.
+        pool_size=2,
+        max_overflow=3,
+        pool_pre_ping=False,
+        # A transaction that waited for a lock must see what the other one committed meanwhile,
+        # whatever default the server has.
+        isolation_level="READ COMMITTED",
+        # Parameters are readings and lines of files: they have no place in an error message.
+        hide_parameters=True,
+    )
+    sa.event.listen(engine, "connect", _use_utc)
+    return engine
+
+
+def _use_utc(connection: psycopg.Connection[Any], _entry: ConnectionPoolEntry) -> None:
+    """Let hours and months be those of UTC, whatever the server's own zone.
+
+    By statement, since some connection poolers refuse a session's settings among the start-up
+    options. `synchronous_commit` and the like stay as the administrator wants them.
+    """
+    if connection.info.parameter_status("TimeZone") != "UTC":
+        connection.execute("SET TIME ZONE 'UTC'")
+        connection.commit()
+
+
+def _parse(url: str) -> dict[str, str]:
+    """Let libpq take the address apart.
+
+    Raises:
+        psycopg.Error: libpq cannot read it.
+        ValueError: it is not an address, or an unescaped character in the password has made the
+            password's rest look like another part.
+    """
+    scheme, _, rest = url.strip().partition("://")
+    if scheme not in _SCHEMES or "\0" in rest:
+        raise ValueError
+    parts = {key: str(value) for key, value in conninfo_to_dict(f"postgresql://{rest}").items()}
+    spilt = "@" in parts.get("host", "") + parts.get("dbname", "") or "?" in parts.get("user", "")
+    if spilt or re.fullmatch(r"[0-9,]*", parts.get("port", "")) is None:
+        raise ValueError
+    return parts
+
+
+def _complaint(url: str) -> str:
+    """Say what is wrong with a malformed address, without repeating a part that may be secret."""
+    scheme, _, rest = url.partition("://")
+    options = rest.partition("?")[2]
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()} | {"ssl"}
+    unknown = [name for name, _ in parse_qsl(options) if name not in known]
+    # A name is shown only where it cannot be a piece of a password.
+    if unknown and scheme in _SCHEMES and re.search("[@:]|pass|secret", options) is None:
+        return f"PostgreSQL knows no connection option named {', '.join(unknown)}"
+    return (
+        "must look like postgresql://user:password@host:5432/name; in a password, write "
+        "characters such as @ : / ? # % as percent codes (%40 for @)"
+    )
+
+
+def masked(url: str) -> str:
+    """Return the address without its secrets, fit for a log or a screen. Never raises.
+
+    An address that cannot be read is hidden as a whole: its secret could be anywhere.
+    """
+    try:
+        given = _parse(url)
+    except (psycopg.Error, ValueError):
+        return "postgresql://***"
+    # libpq marks its own secrets: * is a password, D is for debugging (keys, among others).
+    for option in pq.Conninfo.get_defaults():
+        if option.dispchar in {b"*", b"D"} and option.keyword.decode() in given:
+            given[option.keyword.decode()] = "***"
+    user, password = given.pop("user", ""), given.pop("password", "")
+    who = quote(user, safe="") + (f":{password}" if password else "")
+    name = quote(given.pop("dbname", ""), safe="")
+    hosts = given.get("host", "").split(",")
+    ports = given.get("port", "").split(",")
+    # Socket folders cannot stand where a host name does; nor can unequal lists.
+    if "/" not in given.get("host", "") and len(ports) in {1, len(hosts)}:
+        given.pop("host", None), given.pop("port", None)
+        ports *= len(hosts) // len(ports)
+        hosts = [f"[{host}]" if ":" in host else host for host in hosts]
+        where = ",".join(
+            f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=True)
+        )
+    else:
+        where = ""
+    shown = f"postgresql://{who}@{where}" if who else f"postgresql://{where}"
+    options = urlencode(given, safe="/*,", quote_via=quote)
+    return shown + (f"/{name}" if name else "") + (f"?{options}" if options else "")
+
+
+def for_command_line(url: str) -> tuple[str, dict[str, str]]:
+    """Return the address for a program's argument, and its password for the environment.
+
+    What stands on a command line is there for every user of the machine to read.
+    """
+    given = _parse(url)
+    password = given.pop("password", None)
+    return make_conninfo(**given), {"PGPASSWORD": password} if password else {}
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+# What trying again may mend, by class (the first two characters of the SQLSTATE).
+_TRANSIENT_CLASSES = {
+    "08",  # connection exception: the line broke
+    "40",  # rolled back: deadlock (40P01), serialization failure (40001), outcome unknown (40003)
+    "53",  # out of something that comes back: disk (53100), memory (53200), connections (53300)
+    "58",  # the server's own files or disks failed (58030): somebody will see to that machine
+    "XX",  # internal error, corruption included: never the fault of the data, so no file may pay
+}
+_TRANSIENT_STATES = {
+    "25006",  # read-only: this was the primary before a failover; the address will lead elsewhere
+    "25P03",  # idle_in_transaction_session_timeout cut us off
+    "25P04",  # transaction_timeout cut us off
+    "55006",  # an object is in use by someone else
+    "55P03",  # a lock was not to be had in time
+    "57014",  # canceled, by the administrator or statement_timeout
+    "57P01",  # the server shuts down
+    "57P02",  # the server crashed
+    "57P03",  # the server is starting up, or in recovery
+    "57P04",  # the database was dropped under us; a restore may be on its way
+    "57P05",  # idle_session_timeout cut us off
+}
+# The door is shut for us: an administrator's business, so neither a matter of waiting a second nor
+# of the data. Not `Transient`: a command with a mistyped password should say so at once. Not
+# `StoreError`: that puts files into quarantine, and no file did this. `ConfigurationError` stops
+# the start, as every wrong setting does, and a person has to mend it.
+_SHUT_CLASSES = {
+    "28",  # no such role, wrong password, no pg_hba.conf entry
+    "3D",  # no such database
+}
+_SHUT_STATES = {
+    "42501",  # the role lacks a privilege
+}
+# While a connection is made, libpq passes the server's words on but not the SQLSTATE. Words in
+# another language are not recognised, and count as an outage like every failure to connect.
+_SHUT_WORDS = re.compile(
+    r"authentication failed for user|no password supplied|no pg_hba\.conf entry"
+    r'|role ".*" does not exist|role ".*" is not permitted to log in'
+    r'|database ".*" does not exist|permission denied for database'
+)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Raise the package's own error for whatever the driver or SQLAlchemy raises inside.
+
+    Raises:
+        DatabaseUnavailable: trying again may help.
+        ConfigurationError: the server does not let us in, or lacks the database.
+        StoreError: the server said no to the statement or its data, and would again.
+    """
+    try:
+        yield
+    except (exc.SQLAlchemyError, psycopg.Error) as error:
+        raise translate(error) from error
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Return the five-character code the server gave, also through SQLAlchemy's wrapping."""
+    cause = _driver_error(error)
+    return cause.sqlstate if isinstance(cause, psycopg.Error) else None
+
+
+def translate(error: BaseException) -> PipelineError:
+    """Return the error of the package's own tree that says the same; see `guarded`."""
+    if isinstance(error, PipelineError):
+        return error
+    cause, state, told = _driver_error(error), sqlstate(error), _told(error)
+    if state is not None:
+        if state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES:
+            return DatabaseUnavailable(told)
+        if state[:2] in _SHUT_CLASSES or state in _SHUT_STATES:
+            return ConfigurationError(told)
+        return StoreError(told)
+    if isinstance(cause, psycopg.OperationalError):
+        # No SQLSTATE: no server spoke. The connection could not be made, or was lost.
+        return ConfigurationError(told) if _is_shut(cause) else DatabaseUnavailable(told)
+    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+        return DatabaseUnavailable(told)
+    if isinstance(error, exc.TimeoutError):  # every connection of the pool stayed busy
+        return DatabaseUnavailable(told)
+    return StoreError(told)
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    wrapped = error.orig if isinstance(error, exc.StatementError) else None
+    return error if wrapped is None else wrapped
+
+
+def _is_shut(error: psycopg.OperationalError) -> bool:
+    # With several addresses (localhost often is two) each has its say; all must have shut the door.
+    attempts = str(error).split("\n- ")
+    return all(_SHUT_WORDS.search(told) for told in attempts[1:] or attempts)
+
+
+def _told(error: BaseException) -> str:
+    """Return what the server said: without the statement, which SQLAlchemy would add."""
+    cause = _driver_error(error)
+    if isinstance(cause, psycopg.Error):
+        told = cause.diag.message_primary or str(cause)
+        if cause.diag.message_detail:
+            told += f" ({cause.diag.message_detail})"
+        if cause.diag.message_hint:
+            told += f" (hint: {cause.diag.message_hint})"
+    else:
+        # str() of SQLAlchemy's own errors adds the statement and a link; the first argument is the
+        # sentence alone.
+        told = str(cause.args[0]) if cause.args else type(cause).__name__
+    return f"database: {' '.join(told.split())}"

@@ -1,0 +1,325 @@
+"""Load: one batch in one transaction: raw rows, hourly rollup, quarantined rows, ledger.
+
+Readings go straight into the raw table by binary COPY, under a savepoint. Only when a key really
+is taken are they staged, so that the server can tell duplicates from conflicts; what is left then
+takes the straight way too. Writers wait for each other (an advisory lock), so what a transaction
+has seen stays true until it ends, and the order of locks can never deadlock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import psycopg
+import pyarrow as pa
+import sqlalchemy as sa
+
+from pipeline.records import Bools, Ints, Readings, Rejected
+from pipeline.store import ledger
+from pipeline.store.copy import Cursor, copy_in, copy_out
+from pipeline.store.dimensions import Adding, Dimensions
+from pipeline.store.engine import guarded
+from pipeline.store.sql import statement
+
+_STAGE_TYPES = "real"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Values that hold a key which a reading wanted.
+
+    Attributes:
+        row: the reading's `row`.
+        file: the reading's file, as its position in the batch.
+        ours: quantity → the reading's value, as it would be stored.
+        theirs: quantity → the value that is stored.
+        file_id: number of the file that the stored value came from.
+        name: its name; None for a file of this very transaction.
+    """
+
+    row: int
+    file: int
+    ours: dict[str, float]
+    theirs: dict[str, float]
+    file_id: int
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What became of readings.
+
+    Attributes:
+        readings: those that were loaded.
+        duplicates: file → how many were stored already, with the same values.
+        conflicts: those whose key holds other values.
+    """
+
+    readings: Readings
+    duplicates: dict[int, int]
+    conflicts: list[Stored]
+
+
+class Store:
+    """A database, and what is known to be in it."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._known = Dimensions()
+        self._open: psycopg.Connection[Any] | None = None
+
+    def known(self, hashes: Sequence[str], contract_version: str) -> dict[str, ledger.Known]:
+        """Return hash → ledger entry, for files that need not be read again."""
+        with guarded(), self.engine.connect() as connection:
+            return ledger.known_files(_cursor(connection), hashes, contract_version)
+
+    @contextmanager
+    def loading(self) -> Iterator[Load]:
+        """Open the one transaction of a batch: commits at the end, rolls back on any error.
+
+        Raises:
+            DatabaseUnavailable: nothing was committed, or it is unknown; the ledger will tell.
+            StoreError: the database refused, for good. Nothing was committed.
+        """
+        adding = Adding(self._known)
+        with guarded(), self.engine.begin() as connection:
+            cursor = _cursor(connection)
+            self._open = cursor.connection
+            try:
+                cursor.execute(statement("lock_writers"))
+                yield Load(cursor, adding)
+            finally:
+                self._open = None
+        self._known.adopt(adding.added)
+
+    def cancel(self) -> None:
+        """Ask the server to cancel what the open transaction waits for. From any thread."""
+        connection = self._open
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=2.0)
+
+
+class Load:
+    """The open transaction of one batch."""
+
+    def __init__(self, cursor: Cursor, adding: Adding) -> None:
+        self._cursor = cursor
+        self._adding = adding
+
+    def known(self, hashes: Sequence[str], contract_version: str) -> dict[str, ledger.Known]:
+        """As `Store.known`, and no other writer can change the answer before the commit."""
+        return ledger.known_files(self._cursor, hashes, contract_version)
+
+    def file_ids(self, count: int) -> list[int]:
+        """Reserve the numbers of the batch's files."""
+        return ledger.next_ids(self._cursor, count)
+
+    def readings(self, readings: Readings, file_ids: Ints) -> Landed:
+        """Load readings, sorted by sensor and time, each key once.
+
+        Args:
+            readings: what to load.
+            file_ids: a file's position in the batch → its number.
+        """
+        if not len(readings.frame):
+            return Landed(readings, {}, [])
+        self._adding.months(self._cursor, readings)
+        self._adding.sensors(self._cursor, readings)
+        columns = _raw_columns(
+            readings, self._adding.location_keys(self._cursor, readings), file_ids
+        )
+        try:
+            with self._cursor.connection.transaction():  # a savepoint
+                copy_in(self._cursor, ("air", readings.table), columns)
+        except psycopg.errors.UniqueViolation:
+            return self._merge(readings, columns)
+        return Landed(readings, {}, [])
+
+    def _merge(self, readings: Readings, columns: dict[str, pa.Array]) -> Landed:
+        frame = readings.frame
+        taken, same = self._collisions(readings, columns)
+        duplicates = _count(frame["file"].to_numpy()[taken & same])
+        conflicts = self._conflicts(readings) if (taken & ~same).any() else []
+        free = pa.array(~taken)
+        left = {name: values.filter(free) for name, values in columns.items()}
+        copy_in(self._cursor, ("air", readings.table), left)
+        landed = Readings(readings.table, readings.quantities, frame[~taken], readings.models)
+        return Landed(landed, duplicates, conflicts)
+
+    def _collisions(self, readings: Readings, columns: dict[str, pa.Array]) -> tuple[Bools, Bools]:
+        """Stage the readings; return which keys are taken, and which of those by equal values."""
+        kinds = ", ".join(f"{name} {_STAGE_TYPES}" for name in readings.quantities)
+        self._cursor.execute("DROP TABLE IF EXISTS pg_temp.stage")
+        self._cursor.execute(statement("stage_create", columns=kinds).encode())
+        staged = ("sensor_id", "ts", *readings.quantities)
+        copy_in(
+            self._cursor,
+            ("stage",),
+            {
+                "idx": pa.array(np.arange(len(readings.frame), dtype=np.int32)),
+                **{name: columns[name] for name in staged},
+            },
+        )
+        self._cursor.execute("ANALYZE pg_temp.stage")
+        found = copy_out(
+            self._cursor,
+            statement("stage_collisions", table=readings.table, same=_same(readings)),
+            {"idx": ">i4", "same": "?"},
+        )
+        taken = np.zeros(len(readings.frame), bool)
+        same = np.zeros(len(readings.frame), bool)
+        taken[found["idx"]] = True
+        same[found["idx"]] = found["same"]
+        return taken, same
+
+    def _conflicts(self, readings: Readings) -> list[Stored]:
+        values = ", ".join(f"stored.{name}" for name in readings.quantities)
+        self._cursor.execute(
+            statement(
+                "stage_conflicts", table=readings.table, values=values, same=_same(readings)
+            ).encode()
+        )
+        rows, files = (readings.frame[name].to_numpy() for name in ("row", "file"))
+        ours = {name: readings.frame[name].to_numpy() for name in readings.quantities}
+        return [
+            Stored(
+                row=int(rows[idx]),
+                file=int(files[idx]),
+                ours={name: float(ours[name][idx]) for name in readings.quantities},
+                theirs={
+                    name: float("nan") if value is None else float(np.float32(value))
+                    for name, value in zip(readings.quantities, stored, strict=True)
+                },
+                file_id=file_id,
+                name=name,
+            )
+            for idx, *stored, file_id, name in self._cursor
+        ]
+
+    def hourly(self, statistics: pd.DataFrame) -> None:
+        """Merge statistics of newly loaded readings into the hourly rollup.
+
+        Args:
+            statistics: as `steps.aggregate.hourly` returns them.
+        """
+        if not len(statistics):
+            return
+        ordered = statistics.sort_values(["sensor_id", "quantity", "hour"])
+        columns = {
+            "sensor_id": pa.array(ordered["sensor_id"].to_numpy(), pa.int32()),
+            "quantity": pa.array(ordered["quantity"].to_numpy(object), pa.string()),
+            "hour": pa.array(ordered["hour"].to_numpy(), pa.timestamp("us", "UTC")),
+            "n": pa.array(ordered["n"].to_numpy(), pa.int64()),
+            "min": pa.array(ordered["min"].to_numpy(), pa.float32()),
+            "max": pa.array(ordered["max"].to_numpy(), pa.float32()),
+            "mean": pa.array(ordered["mean"].to_numpy(), pa.float64()),
+            "m2": pa.array(ordered["m2"].to_numpy(), pa.float64()),
+        }
+        try:
+            with self._cursor.connection.transaction():  # a savepoint
+                copy_in(self._cursor, ("air", "hourly"), columns)
+        except psycopg.errors.UniqueViolation:
+            # Some of these hours have readings already.
+            self._cursor.execute("DROP TABLE IF EXISTS pg_temp.hourly_stage")
+            self._cursor.execute(statement("hourly_stage_create"))
+            copy_in(self._cursor, ("hourly_stage",), columns)
+            self._cursor.execute(statement("hourly_merge"))
+
+    def quarantined(self, rejected: Sequence[Rejected], file_ids: Ints) -> None:
+        """Write rejected rows, with their verbatim lines and reasons."""
+        if not rejected:
+            return
+        lines = [readable(row.line) for row in rejected]
+        columns = {
+            "file_id": pa.array([int(file_ids[row.file]) for row in rejected], pa.int32()),
+            "line_no": pa.array([row.line_no for row in rejected], pa.int64()),
+            "line": pa.array([text for text, _ in lines], pa.string()),
+            "line_bytes": pa.array(
+                [
+                    None if exact else row.line
+                    for row, (_, exact) in zip(rejected, lines, strict=True)
+                ],
+                pa.binary(),
+            ),
+            "reasons": pa.array([reasons_json(row) for row in rejected], pa.string()),
+        }
+        copy_in(self._cursor, ("air", "quarantined_row"), columns, jsonb=("reasons",))
+
+    def finish(self, files: Sequence[ledger.FileRow], aggregates: pd.DataFrame) -> None:
+        """Write the ledger rows and the per-file aggregates.
+
+        Args:
+            files: the batch's files, books balanced.
+            aggregates: as `steps.aggregate.by_file` returns them, with `file_id` for `file`.
+        """
+        if files:
+            ledger.write(self._cursor, files)
+        if len(aggregates):
+            self._cursor.execute(
+                statement("insert_file_aggregates"),
+                {
+                    "file_ids": aggregates["file_id"].tolist(),
+                    "sensor_ids": aggregates["sensor_id"].tolist(),
+                    "quantities": aggregates["quantity"].tolist(),
+                    "ns": aggregates["n"].tolist(),
+                    "mins": aggregates["min"].tolist(),
+                    "maxs": aggregates["max"].tolist(),
+                    "means": aggregates["mean"].tolist(),
+                    "m2s": aggregates["m2"].tolist(),
+                },
+            )
+
+
+def readable(line: bytes) -> tuple[str, bool]:
+    """Return a line as text that PostgreSQL can hold, and whether that is the exact line."""
+    text = line.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text, text.encode() == line
+
+
+def reasons_json(row: Rejected) -> str:
+    """Return a row's reasons as a JSON array, NULs and lone surrogates made harmless."""
+    return json.dumps([reason.record() for reason in row.reasons], ensure_ascii=False)
+
+
+def _cursor(connection: sa.Connection) -> Cursor:
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):  # pragma: no cover  # engine.create sees to it
+        message = f"psycopg is due, not {type(driver).__name__}"
+        raise TypeError(message)
+    return driver.cursor()
+
+
+def _raw_columns(
+    readings: Readings, location_keys: npt.NDArray[np.int32], file_ids: Ints
+) -> dict[str, pa.Array]:
+    frame = readings.frame
+    columns = {
+        "sensor_id": pa.array(frame["sensor_id"].to_numpy(), pa.int32()),
+        "ts": pa.array(frame["ts"].to_numpy(), pa.timestamp("us", "UTC")),
+        "location_key": pa.array(location_keys, pa.int32()),
+        "file_id": pa.array(file_ids[frame["file"].to_numpy()].astype(np.int32)),
+    }
+    for name in readings.quantities:
+        # from_pandas: NaN is "no value", and that is NULL in the database.
+        columns[name] = pa.array(frame[name].to_numpy(), pa.float32(), from_pandas=True)
+    columns["flags"] = pa.array(frame["flags"].to_numpy(), pa.int16())
+    return columns
+
+
+def _same(readings: Readings) -> str:
+    return " AND ".join(
+        f"stage.{name} IS NOT DISTINCT FROM stored.{name}" for name in readings.quantities
+    )
+
+
+def _count(files: Ints) -> dict[int, int]:
+    found, counts = np.unique(files, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))

@@ -1,0 +1,2 @@
+-- A file that was refused under another contract is judged anew: its old verdict gives way.
+DELETE FROM air.source_file WHERE sha256 = ANY (%(hashes)s) AND state = 'refused'

@@ -1,0 +1,6 @@
+-- Staged readings whose key is taken: which, and whether the stored values are the same.
+COPY (
+    SELECT stage.idx, ({same}) AS same
+      FROM stage
+      JOIN air.{table} AS stored USING (sensor_id, ts)
+) TO STDOUT (FORMAT binary)

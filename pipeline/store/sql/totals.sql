@@ -1,0 +1,14 @@
+-- The whole ledger in one line, for `status`.
+SELECT count(*) FILTER (WHERE state = 'loaded') AS files_loaded,
+       count(*) FILTER (WHERE state = 'refused') AS files_refused,
+       count(*) FILTER (WHERE state = 'retracted') AS files_retracted,
+       coalesce(sum(rows_read), 0)::bigint AS rows_read,
+       coalesce(sum(rows_loaded), 0)::bigint AS rows_loaded,
+       coalesce(sum(rows_duplicate), 0)::bigint AS rows_duplicate,
+       coalesce(sum(rows_quarantined), 0)::bigint AS rows_quarantined,
+       min(first_ts) AS first_ts,
+       max(last_ts) AS last_ts,
+       max(loaded_at) AS last_loaded_at,
+       (SELECT count(*) FROM air.sensor) AS sensors,
+       (SELECT count(*) FROM air.quarantined_row WHERE state = 'open') AS rows_open
+  FROM air.source_file

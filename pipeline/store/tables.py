@@ -1,0 +1,388 @@
+"""The tables: what the database promises, with the words that explain it to psql's users.
+
+This is alembic's target: `alembic check` compares it with a migrated database, comments included.
+The columns of the raw tables and the marks in `flags` derive from the contract, so a new quantity
+shows up here by itself, and the check then asks for the migration that adds it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from pipeline.contract import PLACE_UNKNOWN, flag_bits
+from pipeline.contract.quantities import QUANTITIES, Table
+
+__all__ = [
+    "RAW",
+    "SCHEMA",
+    "file_aggregate",
+    "hourly",
+    "location",
+    "metadata",
+    "quarantined_row",
+    "raw_climate",
+    "raw_particulate",
+    "sensor",
+    "source_file",
+]
+
+SCHEMA = "air"
+
+# PostgreSQL's own default names: people meet them in error messages and in plans.
+metadata = sa.MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    },
+)
+
+_QUANTITY_NAMES = ", ".join(quantity.name for quantity in QUANTITIES)
+_MOMENT = sa.TIMESTAMP(timezone=True)
+
+
+def _required(name: str, kind: sa.types.TypeEngine[Any], comment: str) -> sa.Column[Any]:
+    return sa.Column(name, kind, nullable=False, comment=comment)
+
+
+def _optional(name: str, kind: sa.types.TypeEngine[Any], comment: str) -> sa.Column[Any]:
+    return sa.Column(name, kind, nullable=True, comment=comment)
+
+
+def _counter(name: str, comment: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.BigInteger(), nullable=False, server_default="0", comment=comment)
+
+
+source_file = sa.Table(
+    "source_file",
+    metadata,
+    sa.Column(
+        "file_id",
+        sa.Integer(),
+        sa.Identity(always=True),
+        primary_key=True,
+        comment="Number of the file. Raw rows, aggregates and quarantined rows refer to it.",
+    ),
+    _required("name", sa.Text(), "Name of the file when it was dropped, without its folder."),
+    _required(
+        "sha256",
+        sa.Text(),
+        "SHA-256 of the bytes of the file, 64 hex digits. This is what a file is known by: "
+        "the same bytes under another name are the same file.",
+    ),
+    _required("bytes", sa.BigInteger(), "Size of the file as it was dropped, in bytes."),
+    _optional("dialect", sa.Text(), "Kind of CSV that was recognised; null: none was."),
+    _optional(
+        "sensor_model",
+        sa.Text(),
+        "Sensor model that was recognised by the header, in lower case; null: none was.",
+    ),
+    _required(
+        "state",
+        sa.Text(),
+        "loaded: its good rows are in the raw tables. refused: unusable as a whole, nothing "
+        "was loaded (see rule and reason). retracted: it was loaded, and its rows were taken out "
+        "again.",
+    ),
+    _counter("rows_read", "Data rows found in the file; equals the sum of the next three columns."),
+    _counter("rows_loaded", "Rows that went into a raw table."),
+    _counter(
+        "rows_duplicate",
+        "Rows whose reading (sensor_id, ts) was already known, from this file or an earlier one.",
+    ),
+    _counter("rows_quarantined", "Rows that broke a rule and are kept in quarantined_row."),
+    _optional(
+        "first_ts", _MOMENT, "Time of the earliest row loaded from the file, UTC; null: none was."
+    ),
+    _optional(
+        "last_ts", _MOMENT, "Time of the latest row loaded from the file, UTC; null: none was."
+    ),
+    _required("detected_at", _MOMENT, "When the file was first seen in data/, UTC."),
+    _required("loaded_at", _MOMENT, "When the file was loaded or refused, UTC."),
+    _required(
+        "contract_version", sa.Text(), "Version of the rules that were in force: a short hash."
+    ),
+    _required("app_version", sa.Text(), "Version of the software that handled the file."),
+    sa.Column(
+        "parent_file_id",
+        sa.Integer(),
+        sa.ForeignKey(f"{SCHEMA}.source_file.file_id"),
+        comment="The file whose quarantined rows this one brings back, repaired; "
+        "null: it is a file of its own.",
+    ),
+    _optional(
+        "rule",
+        sa.Text(),
+        "Machine-readable name of the rule that the whole file broke, for example "
+        "unknown_header; null: it was not refused.",
+    ),
+    _optional(
+        "reason",
+        sa.Text(),
+        "What was wrong with the file and what would have been accepted, as a sentence; "
+        "null: it was not refused.",
+    ),
+    sa.CheckConstraint("state IN ('loaded', 'refused', 'retracted')", name="state_known"),
+    # The first law of the design, where nobody can get around it.
+    sa.CheckConstraint(
+        "rows_read = rows_loaded + rows_duplicate + rows_quarantined", name="books_balance"
+    ),
+    sa.CheckConstraint(
+        "rows_read >= 0 AND rows_loaded >= 0 AND rows_duplicate >= 0 AND rows_quarantined >= 0",
+        name="counts_not_negative",
+    ),
+    comment="The ledger: one row for every file that was ever taken, with books that balance: "
+    "rows_read = rows_loaded + rows_duplicate + rows_quarantined.",
+)
+# Exactly once: two processes that load the same bytes cannot both commit. A retracted file may
+# come again.
+sa.Index(
+    "source_file_sha256_once",
+    source_file.c.sha256,
+    unique=True,
+    postgresql_where=sa.text("state <> 'retracted'"),
+)
+sa.Index(None, source_file.c.loaded_at)
+
+sensor = sa.Table(
+    "sensor",
+    metadata,
+    # The network gives out the numbers, not this database.
+    sa.Column(
+        "sensor_id",
+        sa.Integer(),
+        primary_key=True,
+        autoincrement=False,
+        comment="Number of the sensor in the sensor.community network.",
+    ),
+    _required("model", sa.Text(), "Sensor model, in lower case, for example sds011."),
+    comment="Every sensor that has a reading in the raw tables.",
+)
+
+location = sa.Table(
+    "location",
+    metadata,
+    sa.Column(
+        "location_key",
+        sa.Integer(),
+        sa.Identity(always=True),
+        primary_key=True,
+        comment="Number of the place. Raw rows refer to it.",
+    ),
+    _optional(
+        "location_id",
+        sa.Integer(),
+        "Number of the location in the sensor.community network; null: the file gave none.",
+    ),
+    _optional(
+        "lat",
+        sa.Double(),
+        "Latitude in degrees north, WGS 84, as the file gave it; null: the file gave none.",
+    ),
+    _optional(
+        "lon",
+        sa.Double(),
+        "Longitude in degrees east, WGS 84, as the file gave it; null: the file gave none.",
+    ),
+    sa.UniqueConstraint("location_id", "lat", "lon", postgresql_nulls_not_distinct=True),
+    comment="Every place that a reading came from. A location whose coordinates changed, because "
+    "it moved or was rounded anew, has one row for each.",
+)
+
+
+def _raw(table: Table, contents: str) -> sa.Table:
+    """Build a raw table.
+
+    It has no foreign keys: each would cost a lookup per row, and loading is bound by what the
+    server does per row. The loader writes the ledger, the dimensions and the rows in one
+    transaction, which is what keeps the references whole.
+    """
+    marks = [f"{PLACE_UNKNOWN} = the file gave no coordinates"]
+    marks += [
+        f"{bit} = {quantity} is accepted but outside its typical range"
+        for quantity, bit in flag_bits(table).items()
+    ]
+    return sa.Table(
+        table,
+        metadata,
+        sa.Column(
+            "sensor_id",
+            sa.Integer(),
+            primary_key=True,
+            autoincrement=False,
+            comment="The sensor; see sensor.",
+        ),
+        sa.Column("ts", _MOMENT, primary_key=True, comment="Time of the reading, UTC."),
+        _required("location_key", sa.Integer(), "Where the sensor was; see location."),
+        _required("file_id", sa.Integer(), "The file that the row came from; see source_file."),
+        *(
+            _optional(
+                quantity.name,
+                sa.REAL(),
+                f"{quantity.title}, {quantity.unit}; null: the sensor gave no reading.",
+            )
+            for quantity in QUANTITIES
+            if quantity.table == table
+        ),
+        sa.Column(
+            "flags",
+            sa.SmallInteger(),
+            nullable=False,
+            server_default="0",
+            comment=f"Marks on the row, a sum of: {'; '.join(marks)}. 0: nothing to remark.",
+        ),
+        postgresql_partition_by="RANGE (ts)",
+        comment=f"{contents}, one row a reading, known by (sensor_id, ts). "
+        "Partitioned by month of ts in UTC: name a range of ts in a query to read only its months.",
+    )
+
+
+raw_particulate = _raw("raw_particulate", "Accepted readings of fine dust")
+raw_climate = _raw("raw_climate", "Accepted readings of temperature, humidity and air pressure")
+
+RAW: dict[Table, sa.Table] = {"raw_particulate": raw_particulate, "raw_climate": raw_climate}
+
+quarantined_row = sa.Table(
+    "quarantined_row",
+    metadata,
+    # No foreign keys here either: a bad file can bring a million of these.
+    sa.Column(
+        "file_id",
+        sa.Integer(),
+        primary_key=True,
+        autoincrement=False,
+        comment="The file that the row came from; see source_file.",
+    ),
+    sa.Column(
+        "line_no",
+        sa.BigInteger(),
+        primary_key=True,
+        autoincrement=False,
+        comment="Number of the line in that file; the header is line 1.",
+    ),
+    _required(
+        "line",
+        sa.Text(),
+        "The line as it stood in the file, readable: bytes that are not UTF-8, and NUL, are shown "
+        "as U+FFFD.",
+    ),
+    _optional(
+        "line_bytes",
+        sa.LargeBinary(),
+        "The exact bytes of the line, where line cannot show them; null: line is exact.",
+    ),
+    _required(
+        "reasons",
+        JSONB(),
+        "Every rule that the row broke: a list of objects that name the rule, the column and the "
+        "value.",
+    ),
+    sa.Column(
+        "state",
+        sa.Text(),
+        nullable=False,
+        server_default="open",
+        comment="open: waits for somebody. repaired: came back in replay_file_id. "
+        "discarded: somebody decided that it is not wanted.",
+    ),
+    _optional(
+        "replay_file_id",
+        sa.Integer(),
+        "The file that brought the row back, repaired; see source_file. null: none did.",
+    ),
+    sa.CheckConstraint("state IN ('open', 'repaired', 'discarded')", name="state_known"),
+    comment="Every row that was not loaded because it broke a rule, verbatim, with the reasons.",
+)
+
+file_aggregate = sa.Table(
+    "file_aggregate",
+    metadata,
+    sa.Column(
+        "file_id",
+        sa.Integer(),
+        sa.ForeignKey(source_file.c.file_id),
+        primary_key=True,
+        autoincrement=False,
+        comment="The file; see source_file.",
+    ),
+    sa.Column(
+        "sensor_id",
+        sa.Integer(),
+        primary_key=True,
+        autoincrement=False,
+        comment="The sensor; see sensor.",
+    ),
+    sa.Column(
+        "quantity",
+        sa.Text(),
+        primary_key=True,
+        comment=f"What was measured: a column of a raw table ({_QUANTITY_NAMES}).",
+    ),
+    _required("n", sa.BigInteger(), "Number of readings loaded from the file, nulls not counted."),
+    _required("min", sa.REAL(), "Lowest reading, in the unit of the quantity."),
+    _required("max", sa.REAL(), "Highest reading, in the unit of the quantity."),
+    _required("mean", sa.Double(), "Arithmetic mean, in the unit of the quantity."),
+    _optional(
+        "std",
+        sa.Double(),
+        "Sample standard deviation (n - 1), in the unit of the quantity; null: one reading only.",
+    ),
+    comment="Statistics of the rows that were loaded from each file, per sensor and quantity. "
+    "Committed with the rows, so never stale.",
+)
+
+hourly = sa.Table(
+    "hourly",
+    metadata,
+    sa.Column(
+        "sensor_id",
+        sa.Integer(),
+        primary_key=True,
+        autoincrement=False,
+        comment="The sensor; see sensor.",
+    ),
+    sa.Column(
+        "quantity",
+        sa.Text(),
+        primary_key=True,
+        comment=f"What was measured: a column of a raw table ({_QUANTITY_NAMES}).",
+    ),
+    sa.Column(
+        "hour",
+        _MOMENT,
+        primary_key=True,
+        comment="Start of the hour, UTC: readings with hour <= ts < hour + 1 hour.",
+    ),
+    _required("n", sa.BigInteger(), "Number of readings in the hour, nulls not counted."),
+    _required("min", sa.REAL(), "Lowest reading, in the unit of the quantity."),
+    _required("max", sa.REAL(), "Highest reading, in the unit of the quantity."),
+    _required("mean", sa.Double(), "Arithmetic mean, in the unit of the quantity."),
+    _required(
+        "m2",
+        sa.Double(),
+        "Sum of the squared deviations from the mean. Unlike a standard deviation, it merges "
+        "exactly when hours are joined or late readings arrive.",
+    ),
+    sa.Column(
+        "std",
+        sa.Double(),
+        # Written as PostgreSQL itself writes it, so that alembic sees no difference.
+        sa.Computed(
+            "CASE WHEN n > 1 THEN sqrt(m2 / (n - 1)::double precision) "
+            "ELSE NULL::double precision END",
+            persisted=True,
+        ),
+        comment="Sample standard deviation (n - 1), in the unit of the quantity, computed from m2; "
+        "null: one reading only.",
+    ),
+    comment="Statistics of every hour, per sensor and quantity, over all files. "
+    "Committed with the rows, so never stale.",
+)
+# For questions about one hour or day over all sensors; the primary key serves one sensor.
+sa.Index(None, hourly.c.hour)

