@@ -298,7 +298,8 @@ def logged_events() -> dict[str, set[str]]:
     call = re.compile(r'\blog\.(debug|info|warning|error|critical|exception)\(\s*"([\w.]+)"')
     for path in sorted((ROOT / "pipeline").rglob("*.py")):
         for level, name in call.findall(path.read_text()):
-            found.setdefault(name, set()).add(level)
+            # `log.exception` is `log.error` with the traceback added.
+            found.setdefault(name, set()).add("error" if level == "exception" else level)
     return found
 
 
