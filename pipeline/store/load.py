@@ -22,7 +22,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from pipeline.records import Bools, Ints, Readings, Rejected
-from pipeline.store import ledger
+from pipeline.store import ledger, rollup
 from pipeline.store.copy import Cursor, copy_in, copy_out
 from pipeline.store.dimensions import Adding, Dimensions
 from pipeline.store.engine import guarded
@@ -205,33 +205,8 @@ class Load:
         ]
 
     def hourly(self, statistics: pd.DataFrame) -> None:
-        """Merge statistics of newly loaded readings into the hourly rollup.
-
-        Args:
-            statistics: as `steps.aggregate.hourly` returns them.
-        """
-        if not len(statistics):
-            return
-        ordered = statistics.sort_values(["sensor_id", "quantity", "hour"])
-        columns = {
-            "sensor_id": pa.array(ordered["sensor_id"].to_numpy(), pa.int32()),
-            "quantity": pa.array(ordered["quantity"].to_numpy(object), pa.string()),
-            "hour": pa.array(ordered["hour"].to_numpy(), pa.timestamp("us", "UTC")),
-            "n": pa.array(ordered["n"].to_numpy(), pa.int64()),
-            "min": pa.array(ordered["min"].to_numpy(), pa.float32()),
-            "max": pa.array(ordered["max"].to_numpy(), pa.float32()),
-            "mean": pa.array(ordered["mean"].to_numpy(), pa.float64()),
-            "m2": pa.array(ordered["m2"].to_numpy(), pa.float64()),
-        }
-        try:
-            with self._cursor.connection.transaction():  # a savepoint
-                copy_in(self._cursor, ("air", "hourly"), columns)
-        except psycopg.errors.UniqueViolation:
-            # Some of these hours have readings already.
-            self._cursor.execute("DROP TABLE IF EXISTS pg_temp.hourly_stage")
-            self._cursor.execute(statement("hourly_stage_create"))
-            copy_in(self._cursor, ("hourly_stage",), columns)
-            self._cursor.execute(statement("hourly_merge"))
+        """Merge `steps.aggregate.hourly` of newly loaded readings into the rollup."""
+        rollup.merge(self._cursor, statistics)
 
     def quarantined(self, rejected: Sequence[Rejected], file_ids: Ints) -> None:
         """Write rejected rows, with their verbatim lines and reasons."""
