@@ -186,6 +186,7 @@ class Transaction:
         for segment in block.segments:
             row = self._batch.rows[segment.file]
             row.dialect = block.header.dialect
+            row.header = block.header.line
             if row.sensor_model is None:
                 row.sensor_model = block.header.models[0].name
 

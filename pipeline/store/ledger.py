@@ -36,6 +36,8 @@ class FileRow:
     last_ts: datetime | None = None
     rule: str | None = None
     reason: str | None = None
+    header: str | None = None
+    parent_file_id: int | None = None
     models: set[str] = field(default_factory=set)
 
     def columns(self) -> dict[str, Any]:

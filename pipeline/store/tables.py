@@ -113,8 +113,8 @@ source_file = sa.Table(
         "parent_file_id",
         sa.Integer(),
         sa.ForeignKey(f"{SCHEMA}.source_file.file_id"),
-        comment="The file whose quarantined rows this one brings back, repaired; "
-        "null: it is a file of its own.",
+        comment="The file whose quarantined rows this one brings back, repaired, or the refused "
+        "file that it replaces; null: it is a file of its own.",
     ),
     _optional(
         "rule",
@@ -128,6 +128,20 @@ source_file = sa.Table(
         "What was wrong with the file and what would have been accepted, as a sentence; "
         "null: it was not refused.",
     ),
+    _optional(
+        "header",
+        sa.Text(),
+        "The header line as it stood in the file: what its quarantined rows are read by when they "
+        "are judged again; null: none was recognised.",
+    ),
+    _optional(
+        "decided_at",
+        _MOMENT,
+        "When somebody retracted the file, or discarded it or replaced it by a repaired one after "
+        "it was refused, UTC; null: nobody did.",
+    ),
+    _optional("decided_by", sa.Text(), "Who that was: the name of the user; null: nobody."),
+    _optional("note", sa.Text(), "What that person noted down; null: nothing."),
     sa.CheckConstraint("state IN ('loaded', 'refused', 'retracted')", name="state_known"),
     # The first law of the design, where nobody can get around it.
     sa.CheckConstraint(
@@ -146,7 +160,10 @@ sa.Index(
     "source_file_sha256_once",
     source_file.c.sha256,
     unique=True,
-    postgresql_where=sa.text("state <> 'retracted'"),
+    postgresql_where=sa.text("state <> 'retracted' AND decided_at IS NULL"),
+)
+sa.Index(
+    None, source_file.c.parent_file_id, postgresql_where=source_file.c.parent_file_id.is_not(None)
 )
 sa.Index(None, source_file.c.loaded_at)
 
@@ -296,8 +313,35 @@ quarantined_row = sa.Table(
         sa.Integer(),
         "The file that brought the row back, repaired; see source_file. null: none did.",
     ),
+    _optional(
+        "replay_line",
+        sa.Text(),
+        "The line as somebody repaired it, and as it came back; kept when its replay is "
+        "retracted. null: it never came back, or came back as it stood.",
+    ),
+    _optional("decided_at", _MOMENT, "When it was repaired or discarded, UTC; null: it is open."),
+    _optional(
+        "decided_by",
+        sa.Text(),
+        "Who repaired or discarded it: the name of the user; null: it is open.",
+    ),
+    _optional("note", sa.Text(), "Why it was discarded, in that person's words; null: it was not."),
     sa.CheckConstraint("state IN ('open', 'repaired', 'discarded')", name="state_known"),
-    comment="Every row that was not loaded because it broke a rule, verbatim, with the reasons.",
+    sa.CheckConstraint("(state = 'open') = (decided_at IS NULL)", name="decided"),
+    sa.CheckConstraint("(state = 'repaired') = (replay_file_id IS NOT NULL)", name="replayed"),
+    comment="Every row that was not loaded because it broke a rule, verbatim, with the reasons. "
+    "A file's rows_quarantined are its rows here: open + repaired + discarded.",
+)
+# What waits is asked for again and again, and is a small part of what ever was rejected.
+sa.Index(
+    "quarantined_row_open",
+    quarantined_row.c.file_id,
+    postgresql_where=sa.text("state = 'open'"),
+)
+sa.Index(
+    None,
+    quarantined_row.c.replay_file_id,
+    postgresql_where=quarantined_row.c.replay_file_id.is_not(None),
 )
 
 file_aggregate = sa.Table(
