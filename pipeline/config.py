@@ -98,6 +98,11 @@ class Settings(BaseSettings):
     block_bytes: Annotated[int, Field(ge=64 * 2**10)] = Field(
         8 * 2**20, description="bytes of a file that are in memory at a time"
     )
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="threads that read ahead while the database loads; one keeps a database busy "
+        "with clean files, more help with dirty ones where there are cores to spare",
+    )
     max_line_bytes: Annotated[int, Field(ge=1024)] = Field(
         2**20, description="a file with a longer line is refused"
     )

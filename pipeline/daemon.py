@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -141,9 +142,9 @@ class Daemon:
                 ready = self._settling.ready(left)
                 if not ready:
                     self._flow.stopping.wait(_WHILE_SETTLING)
-                for batch in batches(ready, self._settings):
-                    tried.update(map(_key, batch))
-                    yield from self._flow.process(batch)
+                for batch in self._flow.ahead(batches(ready, self._settings)):
+                    tried.update(map(_key, batch.found))
+                    yield from batch.finish()
 
     def stop(self) -> None:
         """Ask the loop to end: the batch at hand is finished if it is quick, else rolled back."""
@@ -170,11 +171,12 @@ class Daemon:
             ready = self._held.without(ready)
             backlog = self._measure(found)
             self._failing.intersection_update(map(_key, found))
-            for batch in batches(ready, self._settings):
+            for pending in self._flow.ahead(batches(ready, self._settings)):
                 if self._flow.stopping.is_set():
                     break
+                batch = pending.found
                 try:
-                    self._process(batch)
+                    self._process(batch, pending.finish)
                 except DiskTrouble as error:
                     # The next batch may have nothing to write there.
                     failed = True
@@ -217,10 +219,10 @@ class Daemon:
                 return
             self._on_progress()
 
-    def _process(self, batch: Sequence[Found]) -> None:
+    def _process(self, batch: Sequence[Found], finish: Callable[[], list[Outcome]]) -> None:
         self._notifier.status(f"loading {len(batch)} files")
         with metrics.BATCH_SECONDS.time():
-            outcomes = self._flow.process(batch)
+            outcomes = finish()
         self._on_answer()
         for outcome in outcomes:
             _count(outcome)
@@ -234,7 +236,7 @@ class Daemon:
         """Take files one by one; leave alone, for a while, the one that breaks us."""
         for file in batch:
             try:
-                self._process([file])
+                self._process([file], partial(self._flow.process, [file]))
             except PipelineError:
                 raise
             except Exception:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +32,7 @@ from pipeline.errors import (
     StoreError,
     Transient,
 )
+from pipeline.judge import Judged, ahead, judge
 from pipeline.records import Block
 from pipeline.steps import archive, read
 from pipeline.steps import quarantine as quarantining
@@ -71,6 +74,19 @@ class Outcome:
     error: Transient | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A batch that was read ahead.
+
+    Attributes:
+        found: its files.
+        finish: loads and moves them; returns and raises what `Flow.process` does.
+    """
+
+    found: Sequence[Found]
+    finish: Callable[[], list[Outcome]]
+
+
 @dataclass(slots=True)
 class Flow:
     """Takes batches of files through every step.
@@ -103,14 +119,27 @@ class Flow:
             Stopped: we were asked to stop; every file is where it was.
             DiskTrouble: the quarantine folder cannot be written to; every file is where it was.
         """
-        outcomes: dict[Path, Outcome] = {}
-        with metrics.stage("read"):
-            batch = self._take(found, outcomes)
-        if batch.files:
-            self._commit(batch, range(len(batch.files)))
-            with metrics.stage("move"):
-                self._move(batch, outcomes)
-        return [outcomes[file.path] for file in found if file.path in outcomes]
+        return self._finish(found, self._prepare(found))
+
+    def ahead(self, batches: Iterable[Sequence[Found]]) -> Iterator[Pending]:
+        """Read and judge each batch while the one before it is being loaded.
+
+        Yields:
+            What `process` would do with each batch, half done.
+        """
+        with ThreadPoolExecutor(1, "prepare") as pool:
+
+            def pending(found: Sequence[Found]) -> Pending:
+                prepared = pool.submit(self._prepare, found)
+                return Pending(found, lambda: self._finish(found, prepared.result()))
+
+            following: Pending | None = None
+            for found in batches:
+                current, following = following, pending(found)
+                if current is not None:
+                    yield current
+            if following is not None:
+                yield following
 
     def known(self, hashes: Sequence[str]) -> dict[str, Known]:
         """Return hash → ledger entry, for files that need not be read again.
@@ -120,42 +149,59 @@ class Flow:
         """
         return self.retrying(lambda: self.store.known(hashes, self.contract.version))
 
-    # ---- 1. read once: hash, and hold what is small -------------------------------------------
+    # ---- 1. read once: hash, judge, and hold what is small ------------------------------------
 
-    def _take(self, found: Sequence[Found], outcomes: dict[Path, Outcome]) -> Batch:
-        batch = Batch([], [])
-        for file in found:
-            try:
-                content = read.content(file.path, self.settings.batch_bytes)
-            except Transient as error:
-                outcomes[file.path] = _left(file.path, error)
-                continue
-            batch.files.append(content)
-            batch.fresh.append(
-                FileRow(
-                    name=quarantining.display_name(file.path),
-                    sha256=content.sha256,
-                    bytes=content.size,
-                    detected_at=file.detected_at,
-                    contract_version=self.contract.version,
-                    app_version=__version__,
+    def _prepare(self, found: Sequence[Found]) -> Batch:
+        """Do what needs neither the database nor the batch before this one. In any thread."""
+        batch = Batch()
+        with metrics.stage("read"):
+            for file in found:
+                try:
+                    content = read.content(file.path, self.settings.batch_bytes, self._go_on)
+                except Stopped:
+                    raise
+                except Transient as error:
+                    batch.unread[file.path] = error
+                    continue
+                batch.files.append(content)
+                batch.fresh.append(
+                    FileRow(
+                        name=quarantining.display_name(file.path),
+                        sha256=content.sha256,
+                        bytes=content.size,
+                        detected_at=file.detected_at,
+                        contract_version=self.contract.version,
+                        app_version=__version__,
+                    )
                 )
-            )
-        batch.rows = list(batch.fresh)
-        known = self.known([content.sha256 for content in batch.files])
-        for position, content in enumerate(batch.files):
-            if entry := known.get(content.sha256):
-                batch.known[position] = entry
-            else:
-                self._parse(batch, position)
+            batch.rows = list(batch.fresh)
+            self._look_up(batch)
+            for position in range(len(batch.files)):
+                if position not in batch.known:
+                    self._parse(batch, position)
+        for part in self._parts(batch, range(len(batch.files))):
+            if isinstance(part, Block):
+                self._go_on()
+                batch.judged[_whose(part)] = judge(part, self.contract)
         return batch
+
+    def _look_up(self, batch: Batch) -> None:
+        """Ask which files need not be read. Only to spare work: the transaction asks again."""
+        with suppress(DatabaseUnavailable):
+            hashes = [content.sha256 for content in batch.files]
+            known = self.store.known(hashes, self.contract.version)
+            batch.known = {
+                position: known[sha256] for position, sha256 in enumerate(hashes) if sha256 in known
+            }
 
     def _parse(self, batch: Batch, position: int) -> None:
         content = batch.files[position]
         try:
             stream = read.blocks(content, position, self.contract, self._limits)
             first = next(stream)
-            if content.held is None or next(stream, None) is not None:
+            # Small files can inflate to any size: what is held is bounded all the same.
+            room = self.settings.batch_bytes - sum(len(block.text) for block in batch.small)
+            if content.held is None or len(first.text) > room or next(stream, None) is not None:
                 batch.large.append(position)
             else:
                 batch.small.append(first)
@@ -172,17 +218,40 @@ class Flow:
             self.settings.max_inflated_bytes,
         )
 
-    def _blocks(self, batch: Batch, members: Sequence[int]) -> Iterator[Block]:
-        """Yield the text of files until we are asked to stop, and say that it goes on."""
-        for block in self._text(batch, members):
-            if self.stopping.is_set():
-                message = "asked to stop; the batch is rolled back"
-                raise Stopped(message)
-            yield block
-            self.on_progress()
+    def _judged(self, batch: Batch, members: Sequence[int]) -> Generator[Judged]:
+        """Yield files block by block until we are asked to stop, and say that it goes on."""
+
+        def work(block: Block) -> Judged:
+            return batch.judged.get(_whose(block)) or judge(block, self.contract)
+
+        with closing(ahead(self._text(batch, members), work, self.settings.workers)) as judged:
+            for block in judged:
+                self._go_on()
+                yield block
+
+    def _go_on(self) -> None:
+        if self.stopping.is_set():
+            message = "asked to stop; the batch is rolled back"
+            raise Stopped(message)
+        self.on_progress()
 
     def _text(self, batch: Batch, members: Sequence[int]) -> Iterator[Block]:
-        """Yield the text of some files of a batch, block by block, as often as asked.
+        """Yield the text of some files of a batch, block by block, as often as asked."""
+        for part in self._parts(batch, members):
+            if isinstance(part, Block):
+                yield part
+                continue
+            try:
+                yield from read.blocks(batch.files[part], part, self.contract, self._limits)
+            except FileRefused as refusal:
+                batch.refused[part] = refusal
+                raise
+            except (FileChanged, DiskTrouble) as trouble:
+                batch.left[part] = trouble
+                raise FileChanged(str(trouble)) from trouble
+
+    def _parts(self, batch: Batch, members: Sequence[int]) -> Iterator[Block | int]:
+        """Yield blocks of small files put together, and the positions of large files.
 
         In the files' order as far as it decides which of two readings is the first, so that what
         is loaded does not depend on which files happen to share a batch.
@@ -192,22 +261,21 @@ class Flow:
         for position in sorted(members):
             if block := small.get(position):
                 waiting.append(block)
-            if position not in batch.large:
-                continue
-            yield from read.merged(waiting, self.settings.block_bytes)
-            waiting = []
-            content = batch.files[position]
-            try:
-                yield from read.blocks(content, position, self.contract, self._limits)
-            except FileRefused as refusal:
-                batch.refused[position] = refusal
-                raise
-            except (FileChanged, DiskTrouble) as trouble:
-                batch.left[position] = trouble
-                raise FileChanged(str(trouble)) from trouble
+            if position in batch.large:
+                yield from read.merged(waiting, self.settings.block_bytes)
+                waiting = []
+                yield position
         yield from read.merged(waiting, self.settings.block_bytes)
 
     # ---- 2. and 3. quarantine output, then ONE transaction ------------------------------------
+
+    def _finish(self, found: Sequence[Found], batch: Batch) -> list[Outcome]:
+        outcomes = {path: _left(path, error) for path, error in batch.unread.items()}
+        if new := [p for p in range(len(batch.files)) if p not in batch.known]:
+            self._commit(batch, new)
+        with metrics.stage("move"):
+            self._move(batch, outcomes)
+        return [outcomes[file.path] for file in found]
 
     def _commit(self, batch: Batch, members: Sequence[int]) -> None:
         """Commit some files of a batch together; a file that cannot be loaded is singled out."""
@@ -220,7 +288,7 @@ class Flow:
                         self.settings.quarantine,
                         batch,
                         members,
-                        functools.partial(self._blocks, batch),
+                        functools.partial(self._judged, batch),
                     ).run
                 )
             except (FileRefused, FileChanged):
@@ -289,6 +357,11 @@ class Flow:
         base = quarantining.base_name(content)
         csv = self.settings.quarantine / f"{base}.csv" if row.rows_quarantined else None
         return Outcome(content.path, row.name, "loaded", row, None, rules, csv)
+
+
+def _whose(block: Block) -> tuple[int, ...]:
+    """Return the files that share a block, by their positions."""
+    return tuple(segment.file for segment in block.segments)
 
 
 def known_outcome(path: Path, entry: Known) -> Outcome:

@@ -7,23 +7,24 @@ rows conflict; its names derive from the files' hashes, so a second try overwrit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline import metrics
-from pipeline.contract import Contract
+from pipeline.contract import MAX_ID, Contract
 from pipeline.contract.explain import conflict
 from pipeline.errors import FileRefused, Transient
+from pipeline.judge import Group, Judged
 from pipeline.records import Block, Content, Ints, Readings, Rejected
 from pipeline.steps import aggregate
 from pipeline.steps import quarantine as quarantining
-from pipeline.steps.normalise import normalise, settle
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
+from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow, Known
 from pipeline.store.load import Load, Store, Stored
 
@@ -32,11 +33,13 @@ from pipeline.store.load import Load, Store, Stored
 class Batch:
     """Files on their way: what was read of them, and what is settled already."""
 
-    files: list[Content]
-    fresh: list[FileRow]
+    files: list[Content] = field(default_factory=list)
+    fresh: list[FileRow] = field(default_factory=list)
+    unread: dict[Path, Transient] = field(default_factory=dict)
     rows: list[FileRow] = field(default_factory=list)
     small: list[Block] = field(default_factory=list)
     large: list[int] = field(default_factory=list)
+    judged: dict[tuple[int, ...], Judged] = field(default_factory=dict)
     refused: dict[int, FileRefused] = field(default_factory=dict)
     known: dict[int, Known] = field(default_factory=dict)
     left: dict[int, Transient] = field(default_factory=dict)
@@ -65,7 +68,7 @@ class Transaction:
         folder: where rejected rows go.
         batch: the files, and what is settled about them already; what comes out is noted there.
         members: the positions of the files that this transaction is about.
-        blocks: reads the text of files, by their positions, block by block.
+        judged: reads and judges files, by their positions, block by block.
     """
 
     def __init__(
@@ -75,14 +78,14 @@ class Transaction:
         folder: Path,
         batch: Batch,
         members: Sequence[int],
-        blocks: Callable[[Sequence[int]], Iterator[Block]],
+        judged: Callable[[Sequence[int]], Generator[Judged]],
     ) -> None:
         self._store = store
         self._contract = contract
         self._folder = folder
         self._batch = batch
         self._members = members
-        self._blocks = blocks
+        self._judged = judged
         self._names = [row.name for row in batch.rows]
         self._ids: Ints = np.zeros(len(batch.files), np.int64)
         self._by_file = aggregate.Running(())
@@ -102,8 +105,10 @@ class Transaction:
                 if refusal := batch.refused.get(position):
                     quarantining.refuse(folder, batch.files[position], refusal)
             loading = [position for position in new if position not in batch.settled]
-            for block in self._blocks(loading):
-                self._load_block(load, output, block)
+            # Closed, also when loading fails: its threads must not outlive the transaction.
+            with closing(self._judged(loading)) as judged:
+                for block in judged:
+                    self._load_block(load, output, block)
             output.publish()
             self._finish(load, new)
 
@@ -133,40 +138,14 @@ class Transaction:
                 batch.twins[position] = first
         return list(new.values())
 
-    def _load_block(self, load: Load, output: quarantining.Quarantine, block: Block) -> None:
-        contract = self._contract
-        with metrics.stage("split"):
-            rows = split(block)
+    def _load_block(self, load: Load, output: quarantining.Quarantine, block: Judged) -> None:
+        rows = block.rows
         self._note_header(block)
-        with metrics.stage("validate"):
-            valid, rejected = validate(rows, contract, datetime.now(UTC))
-        rejected += rows.rejected
         for file, count in rows.read.items():
             self._batch.rows[file].rows_read += count
-        for group in valid:
-            with metrics.stage("normalise"):
-                readings, repeats = normalise(group, rows, contract)
-            with metrics.stage("load"):
-                landed = load.readings(readings, self._ids)
-            with metrics.stage("aggregate"):
-                self._by_file.add(aggregate.by_file(landed.readings))
-                # Neighbouring blocks share hours: merged here, most are written only once.
-                self._hourly.add(aggregate.hourly(landed.readings))
-                if self._hourly.full:
-                    load.hourly(self._hourly.take())
-            beaten = {stored.row: self._in_database(stored) for stored in landed.conflicts}
-            duplicates, conflicts = settle(readings, repeats, rows, self._names, beaten)
-            self._count(landed.readings, duplicates, landed.duplicates)
-            rejected += conflicts
-            rejected += [
-                Rejected(
-                    stored.file,
-                    int(rows.line_no[stored.row]),
-                    rows.line(stored.row),
-                    (conflict(stored.ours, *beaten[stored.row]),),
-                )
-                for stored in landed.conflicts
-            ]
+        rejected = list(block.rejected)
+        for group in block.groups:
+            rejected += self._load_group(load, block, group)
         rejected.sort(key=lambda row: (row.file, row.line_no))
         for row in rejected:
             self._batch.rows[row.file].rows_quarantined += 1
@@ -175,6 +154,32 @@ class Transaction:
             load.quarantined(rejected, self._ids)
             output.add(block.header, rejected)
 
+    def _load_group(self, load: Load, block: Judged, group: Group) -> list[Rejected]:
+        """Load the readings of a block; return the rows that contradict what is there."""
+        rows = block.rows
+        with metrics.stage("load"):
+            landed = load.readings(group.readings, self._ids)
+        with metrics.stage("aggregate"):
+            all_landed = landed.readings is group.readings
+            self._by_file.add(group.by_file if all_landed else aggregate.by_file(landed.readings))
+            # Neighbouring blocks share hours: merged here, most are written only once.
+            self._hourly.add(group.hourly if all_landed else aggregate.hourly(landed.readings))
+            if self._hourly.full:
+                load.hourly(self._hourly.take())
+        beaten = {stored.row: self._in_database(stored) for stored in landed.conflicts}
+        duplicates, conflicts = settle(group.readings, group.repeats, rows, self._names, beaten)
+        self._count(landed.readings, duplicates, landed.duplicates)
+        conflicts += [
+            Rejected(
+                stored.file,
+                int(rows.line_no[stored.row]),
+                rows.line(stored.row),
+                (conflict(stored.ours, *beaten[stored.row]),),
+            )
+            for stored in landed.conflicts
+        ]
+        return conflicts
+
     def _in_database(self, stored: Stored) -> tuple[dict[str, float], str]:
         """Return the values that hold a key in the database, and where they came from."""
         name = stored.name
@@ -182,7 +187,7 @@ class Transaction:
             name = self._names[int(np.flatnonzero(self._ids == stored.file_id)[0])]
         return stored.theirs, f"the database, from {name}"
 
-    def _note_header(self, block: Block) -> None:
+    def _note_header(self, block: Judged) -> None:
         for segment in block.segments:
             row = self._batch.rows[segment.file]
             row.dialect = block.header.dialect
@@ -198,15 +203,20 @@ class Transaction:
         frame = readings.frame
         if not len(frame):
             return
-        spans = frame.groupby("file")["ts"].agg(["size", "min", "max"])
-        for file, count, first, last in spans.itertuples():
+        order = np.argsort(frame["file"].to_numpy(), kind="stable")
+        files, ts = frame["file"].to_numpy()[order], frame["ts"].to_numpy()[order]
+        starts = np.flatnonzero(np.concatenate([[True], files[1:] != files[:-1]]))
+        sizes = np.diff(np.append(starts, len(files)))
+        spans = (_moments(extreme.reduceat(ts, starts)) for extreme in (np.minimum, np.maximum))
+        for file, count, first, last in zip(
+            files[starts].tolist(), sizes.tolist(), *spans, strict=True
+        ):
             row = rows[file]
             row.rows_loaded += count
-            first, last = (moment.tz_localize("UTC").to_pydatetime() for moment in (first, last))
             row.first_ts = min(row.first_ts or first, first)
             row.last_ts = max(row.last_ts or last, last)
-        pairs = frame.loc[:, ["file", "sensor_id"]].drop_duplicates()
-        for file, sensor in pairs.itertuples(index=False):
+        pairs = np.unique(files << 32 | frame["sensor_id"].to_numpy()[order])
+        for file, sensor in zip((pairs >> 32).tolist(), (pairs & MAX_ID).tolist(), strict=True):
             rows[file].models.add(readings.models[sensor])
 
     def _finish(self, load: Load, new: Sequence[int]) -> None:
@@ -222,3 +232,7 @@ class Transaction:
         if len(statistics):
             statistics["file_id"] = self._ids[statistics.pop("file").to_numpy().astype(np.int64)]
         load.finish(written, statistics)
+
+
+def _moments(times: npt.NDArray[np.datetime64]) -> list[datetime]:
+    return [moment.replace(tzinfo=UTC) for moment in times.astype("datetime64[us]").tolist()]

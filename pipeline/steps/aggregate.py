@@ -14,17 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.contract.quantities import QUANTITIES
 from pipeline.records import Floats, Ints, Readings
 
 HOUR = 3_600_000_000  # µs
 STATISTICS = ("n", "min", "max", "mean", "m2")
+# Numbers instead of words while they are compared.
+_QUANTITIES = pd.CategoricalDtype(sorted(quantity.name for quantity in QUANTITIES))
 
 
 def hourly(readings: Readings) -> pd.DataFrame:
     """Return one row for each sensor, quantity and UTC hour.
 
-    Columns: `sensor_id` (int32), `quantity` (str), `hour` (datetime64[us], UTC), `n` (int64),
-    `min`, `max` (float32), `mean`, `m2` (float64).
+    Columns: `sensor_id` (int32), `quantity` (categorical), `hour` (datetime64[us], UTC), `n`
+    (int64), `min`, `max` (float32), `mean`, `m2` (float64).
     """
     frame = readings.frame
     hour = frame["ts"].to_numpy().view(np.int64) // HOUR
@@ -36,7 +39,8 @@ def hourly(readings: Readings) -> pd.DataFrame:
 def by_file(readings: Readings) -> pd.DataFrame:
     """Return one row for each file, sensor and quantity.
 
-    Columns: `file` (int64), `sensor_id` (int32), `quantity` (str) and as in `hourly` from `n` on.
+    Columns: `file` (int64), `sensor_id` (int32), `quantity` (categorical) and as in `hourly` from
+    `n` on.
     """
     frame = readings.frame
     found = _grouped(readings, [frame["file"].to_numpy(), frame["sensor_id"].to_numpy()])
@@ -46,17 +50,21 @@ def by_file(readings: Readings) -> pd.DataFrame:
 def merge(parts: Sequence[pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
     """Merge statistics of disjoint rows: one row for each value of `keys`."""
     every = pd.concat(parts, ignore_index=True)
-    if not every.duplicated(list(keys)).any():
+    by = [_as_integers(every[key]) for key in keys]
+    order = np.lexsort(by[::-1])
+    starts = _starts([key[order] for key in by])
+    if len(starts) == len(every):
         return every
-    groups = every.assign(total=every["n"] * every["mean"]).groupby(list(keys), sort=True)
-    merged = groups.agg(
-        n=("n", "sum"), min=("min", "min"), max=("max", "max"), total=("total", "sum")
-    )
-    merged["mean"] = merged.pop("total") / merged["n"]
-    mean = merged["mean"].reindex(pd.MultiIndex.from_frame(every[list(keys)])).to_numpy()
-    drift = every["n"] * (every["mean"] - mean) ** 2
-    merged["m2"] = (every["m2"] + drift).groupby([every[key] for key in keys], sort=True).sum()
-    return merged.reset_index()[[*keys, *STATISTICS]]
+    merged = every.loc[order[starts], [*keys]].reset_index(drop=True)
+    n, low, high, mean, m2 = (every[name].to_numpy()[order] for name in STATISTICS)
+    merged["n"] = np.add.reduceat(n, starts)
+    merged["min"] = np.minimum.reduceat(low, starts)
+    merged["max"] = np.maximum.reduceat(high, starts)
+    merged["mean"] = np.add.reduceat(n * mean, starts) / merged["n"].to_numpy()
+    sizes = np.diff(np.append(starts, len(every)))
+    drift = mean - np.repeat(merged["mean"].to_numpy(), sizes)
+    merged["m2"] = np.add.reduceat(m2 + n * drift * drift, starts)
+    return merged
 
 
 class Running:
@@ -96,14 +104,14 @@ class Running:
 
 def _grouped(readings: Readings, keys: list[npt.NDArray[np.integer]]) -> pd.DataFrame:
     if not len(readings.frame):
-        empty = {"key_0": keys[0], "key_1": keys[1], "quantity": []}
+        none = pd.Categorical([], dtype=_QUANTITIES)
+        empty = {"key_0": keys[0], "key_1": keys[1], "quantity": none}
         return pd.DataFrame({**empty, **{name: [] for name in STATISTICS}})
     order: Ints | None = None
     if _unsorted(keys):
         order = np.lexsort(keys[::-1])
         keys = [key[order] for key in keys]
-    changed = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
-    starts = np.concatenate([[0], np.flatnonzero(changed) + 1])
+    starts = _starts(keys)
     sizes = np.diff(np.append(starts, len(keys[0])))
     parts = []
     for name in readings.quantities:
@@ -112,9 +120,25 @@ def _grouped(readings: Readings, keys: list[npt.NDArray[np.integer]]) -> pd.Data
         some = statistics["n"].astype(bool)
         columns = {"key_0": keys[0][starts], "key_1": keys[1][starts], **statistics}
         part = pd.DataFrame({key: column[some] for key, column in columns.items()})
-        part.insert(2, "quantity", name)
+        codes = np.full(len(part), _QUANTITIES.categories.get_loc(name))
+        named = pd.Categorical.from_codes(codes, dtype=_QUANTITIES)
+        part.insert(2, "quantity", pd.Series(named))
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def _as_integers(column: pd.Series) -> npt.NDArray[np.integer]:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes: npt.NDArray[np.integer] = column.cat.codes.to_numpy()
+        return codes
+    values = column.to_numpy()
+    return values.view(np.int64) if values.dtype.kind == "M" else values
+
+
+def _starts(keys: Sequence[npt.NDArray[np.integer]]) -> Ints:
+    """Return where the groups of sorted keys start."""
+    changed = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
+    return np.concatenate([[0], np.flatnonzero(changed) + 1])
 
 
 def _unsorted(keys: list[npt.NDArray[np.integer]]) -> bool:

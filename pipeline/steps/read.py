@@ -15,7 +15,7 @@ import io
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +92,13 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             raise DiskTrouble(message) from error
 
 
-def content(path: Path, hold_bytes: int) -> Content:
+def content(path: Path, hold_bytes: int, alive: Callable[[], None] = lambda: None) -> Content:
     """Hash a file, and hold its bytes when they are at most `hold_bytes`.
+
+    Args:
+        path: the file.
+        hold_bytes: the most bytes to hold.
+        alive: called now and then; what it raises ends the reading.
 
     Raises:
         FileChanged: it vanished or grew meanwhile.
@@ -109,6 +114,7 @@ def content(path: Path, hold_bytes: int) -> Content:
         digest = hashlib.sha256()
         total = 0
         while chunk := file.read(_HASH_CHUNK):
+            alive()
             digest.update(chunk)
             total += len(chunk)
         if total != size:

@@ -19,6 +19,7 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 # What a binary COPY starts with: signature, flags, header extension length.
 _PREAMBLE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
+_SLICE_ROWS = 8192
 
 
 def copy_in(
@@ -42,7 +43,9 @@ def copy_in(
     encoder = _encoder(batch.schema, jsonb)
     with cursor.copy(statement) as copy:
         copy.write(encoder.write_header())
-        copy.write(encoder.write_batch(batch))
+        # In slices: while the server works on one, the next is encoded.
+        for start in range(0, len(batch), _SLICE_ROWS):
+            copy.write(encoder.write_batch(batch.slice(start, _SLICE_ROWS)))
         copy.write(encoder.finish())
 
 

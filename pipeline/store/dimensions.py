@@ -48,7 +48,9 @@ class Adding:
 
     def months(self, cursor: Cursor, readings: Readings) -> None:
         """See to it that every month of the readings has its partition."""
-        months = np.unique(readings.frame["ts"].to_numpy().astype("datetime64[M]"))
+        ts = readings.frame["ts"].to_numpy()
+        first, last = ts.min().astype("datetime64[M]"), ts.max().astype("datetime64[M]")
+        months = np.unique(ts.astype("datetime64[M]")) if first != last else np.array([first])
         for month in months.astype(str).tolist():
             key = (readings.table, month)
             if key in self.known.months or key in self.added.months:

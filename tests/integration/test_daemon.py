@@ -19,7 +19,7 @@ def test_a_file_that_breaks_us_does_not_stop_the_others(
             raise RuntimeError(message)
         return really_split(block)
 
-    monkeypatch.setattr("pipeline.transaction.split", split)
+    monkeypatch.setattr("pipeline.judge.split", split)
     names = ["a.csv", "breaks.csv", "c.csv"]
     for second, (name, value) in enumerate(zip(names, (1, 666, 3), strict=True)):
         site.drop(name, sds(pm(second, p1=value)))
@@ -31,7 +31,7 @@ def test_a_file_that_breaks_us_does_not_stop_the_others(
     assert site.raw_rows() == 2
     site.check_books()
     # Mended, and the wait over, it is taken like any other.
-    monkeypatch.setattr("pipeline.transaction.split", really_split)
+    monkeypatch.setattr("pipeline.judge.split", really_split)
     daemon._held._until = 0.0
     daemon._look()
     assert site.raw_rows() == 3

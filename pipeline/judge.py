@@ -1,0 +1,117 @@
+"""Judge: from a block of text to readings, their statistics, and rejected rows. Memory only.
+
+All that can be known of a block without asking the database, so that it can be worked out ahead,
+in threads, while the block before it is being loaded. Nothing here changes once it is made: a
+transaction that is tried again starts from the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import pandas as pd
+
+from pipeline import metrics
+from pipeline.contract import Contract
+from pipeline.contract.header import Header
+from pipeline.records import Block, Readings, Rejected, Repeats, Rows, Segment
+from pipeline.steps import aggregate
+from pipeline.steps.normalise import normalise
+from pipeline.steps.split import split
+from pipeline.steps.validate import validate
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The valid rows of one kind of sensor model.
+
+    Attributes:
+        readings: each key once.
+        repeats: the rows whose key an earlier row of the block has.
+        by_file: statistics of `readings`, as `aggregate.by_file` returns them.
+        hourly: the same, as `aggregate.hourly` does.
+    """
+
+    readings: Readings
+    repeats: Repeats
+    by_file: pd.DataFrame
+    hourly: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A block that was judged.
+
+    Attributes:
+        header: what named its columns.
+        segments: whose lines they were.
+        rows: where each row's line is; its table is empty by now.
+        groups: the valid rows.
+        rejected: the others, of those that need no comparing with what is loaded.
+    """
+
+    header: Header
+    segments: tuple[Segment, ...]
+    rows: Rows
+    groups: tuple[Group, ...]
+    rejected: tuple[Rejected, ...]
+
+
+def judge(block: Block, contract: Contract) -> Judged:
+    """Split, validate, normalise and summarise a block."""
+    with metrics.stage("split"):
+        rows = split(block)
+    with metrics.stage("validate"):
+        valid, rejected = validate(rows, contract, datetime.now(UTC))
+    groups = []
+    for group in valid:
+        with metrics.stage("normalise"):
+            readings, repeats = normalise(group, rows, contract)
+        with metrics.stage("aggregate"):
+            by_file, hourly = aggregate.by_file(readings), aggregate.hourly(readings)
+        groups.append(Group(readings, repeats, by_file, hourly))
+    # The text is all that is asked for from here on; the columns would only take up room.
+    lines = replace(rows, table=rows.table.schema.empty_table())
+    return Judged(block.header, block.segments, lines, tuple(groups), (*rows.rejected, *rejected))
+
+
+def ahead(blocks: Iterator[Block], work: Callable[[Block], T], workers: int) -> Generator[T]:
+    """Read and work on blocks in threads, a few ahead of whoever takes the results.
+
+    Args:
+        blocks: read in one thread, in order.
+        work: what to do with each.
+        workers: how many threads do it. One more block than that is in the making or waiting.
+
+    Yields:
+        The results, in the order of the blocks. What reading or working raised is raised here.
+    """
+    with (
+        ThreadPoolExecutor(1, "read") as reading,
+        ThreadPoolExecutor(workers, "judge") as working,
+    ):
+
+        def begin() -> Future[T | None]:
+            block = reading.submit(next, blocks, None)
+            return working.submit(_worked, block, work)
+
+        waiting = deque(begin() for _ in range(workers + 1))
+        try:
+            while (result := waiting.popleft().result()) is not None:
+                waiting.append(begin())
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _worked(block: Future[Block | None], work: Callable[[Block], T]) -> T | None:
+    found = block.result()
+    return None if found is None else work(found)
