@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -176,9 +176,11 @@ class Flow:
                 )
             batch.rows = list(batch.fresh)
             self._look_up(batch)
+            # Small files can inflate to any size: what is held is bounded all the same.
+            room = self.settings.batch_bytes
             for position in range(len(batch.files)):
                 if position not in batch.known:
-                    self._parse(batch, position)
+                    room -= self._parse(batch, position, room)
         for part in self._parts(batch, range(len(batch.files))):
             if isinstance(part, Block):
                 self._go_on()
@@ -194,21 +196,23 @@ class Flow:
                 position: known[sha256] for position, sha256 in enumerate(hashes) if sha256 in known
             }
 
-    def _parse(self, batch: Batch, position: int) -> None:
+    def _parse(self, batch: Batch, position: int, room: int) -> int:
+        """Recognise a file; hold its text if it is small, and return how many bytes that takes."""
         content = batch.files[position]
         try:
             stream = read.blocks(content, position, self.contract, self._limits)
             first = next(stream)
-            # Small files can inflate to any size: what is held is bounded all the same.
-            room = self.settings.batch_bytes - sum(len(block.text) for block in batch.small)
             if content.held is None or len(first.text) > room or next(stream, None) is not None:
                 batch.large.append(position)
             else:
                 batch.small.append(first)
+                batch.files[position] = replace(content, held=None)
+                return len(first.text)
         except FileRefused as refusal:
             batch.refused[position] = refusal
         except Transient as trouble:
             batch.left[position] = trouble
+        return 0
 
     @property
     def _limits(self) -> read.Limits:

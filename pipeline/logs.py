@@ -137,6 +137,10 @@ class _File(logging.handlers.RotatingFileHandler):
                 self.stream.close()
             self.stream = None
 
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: ARG002, N802  # as it is called
+        """Whether the file is full. The base class would write each line twice to know."""
+        return self.stream is not None and self.stream.tell() >= self.maxBytes
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, or give it up."""
         super().emit(record)

@@ -30,7 +30,7 @@ class Content:
         path: where it is.
         size: its bytes.
         sha256: their hash, in hex.
-        held: the bytes themselves, or None when there are too many to hold.
+        held: the bytes themselves; None when there are too many, or they are held as text.
         identity: device, inode, size and modification time when it was read.
     """
 

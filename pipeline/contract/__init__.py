@@ -109,6 +109,9 @@ class Contract:
             known[name.lower()] = _own_model(name.lower(), columns, quantities, known, key)
         return cls(quantities, known)
 
+    def __hash__(self) -> int:
+        return hash(self.version)
+
     @cached_property
     def version(self) -> str:
         """First 12 hex digits of the SHA-256 of everything that decides what is accepted."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from pipeline.contract import KEY_COLUMNS, Contract, Model, Reason
@@ -40,7 +41,14 @@ class Header:
     names: tuple[str, ...]
     models: tuple[Model, ...]
 
+    @cached_property
+    def readings(self) -> frozenset[str]:
+        """The columns that carry readings, of whatever model."""
+        return frozenset(name for model in self.models for name in model.columns)
 
+
+# Thousands of files share a header.
+@lru_cache(maxsize=256)
 def recognise(line: str, contract: Contract) -> Header:
     """Read a header line.
 

@@ -202,17 +202,18 @@ def _told(content: Content, folder: Path) -> Iterator[None]:
         raise DiskTrouble(message) from error
 
 
-def _names(wanted: Path, sha256: str) -> list[Path]:
+def _names(wanted: Path, sha256: str) -> Iterator[Path]:
     name = wanted.name
+    if len(os.fsencode(name)) <= _NAME_BYTES:
+        yield wanted
     endings = next((e for e in _ENDINGS if name.lower().endswith(e)), "")
     stem, endings = name[: len(name) - len(endings)], name[len(name) - len(endings) :]
     mark = f".{sha256[:12]}"
     # Cut by characters, counted in bytes: half a letter could not be written on some filesystems.
     while len(os.fsencode(stem + mark + endings)) > _NAME_BYTES - len(".4"):
         stem = stem[:-1]
-    marked = [f"{stem}{mark}{number}{endings}" for number in ("", ".2", ".3", ".4")]
-    fits = len(os.fsencode(name)) <= _NAME_BYTES
-    return [*([wanted] if fits else []), *(wanted.with_name(each) for each in marked)]
+    for number in ("", ".2", ".3", ".4"):
+        yield wanted.with_name(f"{stem}{mark}{number}{endings}")
 
 
 def _refuse_changed(content: Content) -> None:

@@ -12,6 +12,7 @@ import errno
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import stat
 import zlib
@@ -184,22 +185,30 @@ def merged(parts: list[Block], block_bytes: int) -> Iterator[Block]:
     Files with the same kinds of readings keep their order, also where their headers differ: the
     first of two readings of the same sensor and time is the one that stays.
     """
-    by_columns: dict[frozenset[str], list[list[Block]]] = {}
+    by_columns: dict[frozenset[str], list[_Run]] = {}
     for part in parts:
-        columns = frozenset(name for model in part.header.models for name in model.columns)
-        runs = by_columns.setdefault(columns, [])
-        if not runs or not _fits(runs[-1], part, block_bytes):
-            runs.append([])
-        runs[-1].append(part)
+        runs = by_columns.setdefault(part.header.readings, [])
+        if not runs or not runs[-1].add(part, block_bytes):
+            runs.append(_Run([part], len(part.text)))
     for runs in by_columns.values():
         for run in runs:
-            yield _joined(run)
+            yield _joined(run.parts)
 
 
-def _fits(run: list[Block], part: Block, block_bytes: int) -> bool:
-    first = run[0].header
-    same = (first.delimiter, first.line) == (part.header.delimiter, part.header.line)
-    return same and sum(len(block.text) for block in run) + len(part.text) <= block_bytes
+@dataclass(slots=True)
+class _Run:
+    parts: list[Block]
+    size: int
+
+    def add(self, part: Block, limit: int) -> bool:
+        """Add a block if it has the same header and there is room; say whether."""
+        first = self.parts[0].header
+        same = (first.delimiter, first.line) == (part.header.delimiter, part.header.line)
+        if not same or self.size + len(part.text) > limit:
+            return False
+        self.parts.append(part)
+        self.size += len(part.text)
+        return True
 
 
 def _joined(run: list[Block]) -> Block:
@@ -215,7 +224,8 @@ def _pieces(item: Content, limits: Limits) -> Iterator[bytes]:
     for chunk in _inflated(item, limits):
         # Only the last chunk is short. A last line without its end gets one here: as a piece of its
         # own it would keep a small file from sharing a block.
-        if len(chunk) < limits.block_bytes and not chunk.endswith(b"\n"):
+        last = item.held is not None and len(chunk) < limits.block_bytes
+        if last and not chunk.endswith(b"\n"):
             chunk += b"\n"
         cut = chunk.rfind(b"\n") + 1
         if not cut:
@@ -232,11 +242,15 @@ def _pieces(item: Content, limits: Limits) -> Iterator[bytes]:
 
 def _inflated(item: Content, limits: Limits) -> Iterator[bytes]:
     if item.held is not None:
-        yield from _decoded(io.BytesIO(item.held), limits)
+        yield from _decoded(io.BytesIO(item.held), itertools.repeat(limits.block_bytes), limits)
         return
     with opened(item.path) as file:
         hashed = _Hashed(file)
-        yield from _decoded(io.BufferedReader(hashed, limits.block_bytes), limits)
+        # The first blocks are short, so that whoever loads them need not wait for a long one.
+        sizes = itertools.chain(
+            (limits.block_bytes // part for part in (8, 4, 2)), itertools.repeat(limits.block_bytes)
+        )
+        yield from _decoded(io.BufferedReader(hashed, _HASH_CHUNK), sizes, limits)
         if hashed.digest.hexdigest() != item.sha256:
             raise FileChanged(_changed(item.path))
 
@@ -258,17 +272,18 @@ class _Hashed(io.RawIOBase):
         return len(chunk)
 
 
-def _decoded(file: io.BufferedIOBase, limits: Limits) -> Iterator[bytes]:
+def _decoded(file: io.BufferedIOBase, sizes: Iterator[int], limits: Limits) -> Iterator[bytes]:
+    """Yield the text in chunks of these sizes; only the last is shorter."""
     magic = file.read(2)
     start = _Prefixed(magic, file)
     if magic != _GZIP_MAGIC:
-        while chunk := start.read(limits.block_bytes):
+        while chunk := start.read(next(sizes)):
             yield chunk
         return
     total = 0
     try:
         with gzip.GzipFile(fileobj=start, mode="rb") as inflating:
-            while chunk := inflating.read(limits.block_bytes):
+            while chunk := inflating.read(next(sizes)):
                 total += len(chunk)
                 if total > limits.max_inflated_bytes:
                     message = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -42,7 +42,7 @@ class FileRow:
 
     def columns(self) -> dict[str, Any]:
         """Return the row as statement parameters."""
-        row = asdict(self)
+        row = {each.name: getattr(self, each.name) for each in fields(self)}
         row.pop("models")
         row["sensor_model"] = ", ".join(sorted(self.models)) or self.sensor_model
         return row
