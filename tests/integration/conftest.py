@@ -62,6 +62,8 @@ _TABLES = {
     " replay_file_id FROM air.quarantined_row",
     "file_aggregate": "SELECT * FROM air.file_aggregate",
     "hourly": "SELECT * FROM air.hourly",
+    "daily": "SELECT * FROM air.daily",
+    "sensor_place": "SELECT * FROM air.sensor_place",
 }
 # The rollup, worked out anew by PostgreSQL itself from the raw tables.
 _HOURLY_ANEW = " UNION ALL ".join(
@@ -74,6 +76,13 @@ _HOURLY_ANEW = " UNION ALL ".join(
         "raw_climate": ("temperature", "humidity", "pressure"),
     }.items()
     for name in names
+)
+# Who stood where, worked out anew by PostgreSQL itself from the raw tables.
+_PLACES_ANEW = (
+    "SELECT sensor_id, location_key, min(ts) AS first_ts, max(ts) AS last_ts FROM ("
+    "SELECT sensor_id, location_key, ts FROM air.raw_particulate"
+    " UNION ALL SELECT sensor_id, location_key, ts FROM air.raw_climate) AS readings"
+    " GROUP BY sensor_id, location_key"
 )
 
 
@@ -223,6 +232,7 @@ class Site:
                 assert read == 0, name
             self._check_quarantine_files(name, sha256, lines)
         assert self._statistics_differ() == []
+        assert self._places_differ() == []
 
     def _check_quarantine_files(self, name: str, sha256: str, lines: list[tuple[Any, ...]]) -> None:
         tables = list(self.quarantine.glob(f"*.{sha256[:12]}.csv"))
@@ -263,7 +273,31 @@ class Site:
             " AND kept.min = anew.min AND kept.max = anew.max"
             f" AND ({near.format('mean')}) AND ({near.format('std')})) IS NOT TRUE"
         )
-        return hours + files
+        date = "(ts AT TIME ZONE 'UTC')::date"
+        by_day = _HOURLY_ANEW.replace(
+            "GROUP BY sensor_id, date_trunc('hour', ts)", f"GROUP BY sensor_id, {date}"
+        )
+        by_day = by_day.replace(
+            "date_trunc('hour', ts) AS hour",
+            f"{date} AS day, count(DISTINCT date_trunc('hour', ts)) AS hours",
+        )
+        days = self.sql(
+            f"WITH anew AS ({by_day}) SELECT * FROM air.daily AS kept"
+            " FULL JOIN anew USING (sensor_id, quantity, day) WHERE (kept.n = anew.n"
+            " AND kept.hours = anew.hours AND kept.min = anew.min AND kept.max = anew.max"
+            f" AND ({near.format('mean')}) AND ({near.format('std')})"
+            " AND kept.complete_hours = (SELECT count(*) FROM air.hourly"
+            " WHERE hourly.sensor_id = kept.sensor_id AND hourly.quantity = kept.quantity"
+            " AND (hour AT TIME ZONE 'UTC')::date = kept.day AND hourly.n >= 18)) IS NOT TRUE"
+        )
+        return hours + files + days
+
+    def _places_differ(self) -> list[tuple[Any, ...]]:
+        """Compare who stood where with a recompute in SQL."""
+        kept = "SELECT sensor_id, location_key, first_ts, last_ts FROM air.sensor_place"
+        return self.sql(
+            f"(({kept}) EXCEPT ({_PLACES_ANEW})) UNION ALL (({_PLACES_ANEW}) EXCEPT ({kept}))"
+        )
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
