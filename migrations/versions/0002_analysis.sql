@@ -90,8 +90,13 @@ CREATE FUNCTION air.distance(
     lat1 double precision, lon1 double precision, lat2 double precision, lon2 double precision)
 RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN 2 * 6371008.8 * asin(least(1, sqrt(
-    sind((lat2 - lat1) / 2) ^ 2 + cosd(lat1) * cosd(lat2) * sind((lon2 - lon1) / 2) ^ 2)));
+RETURN CASE
+    -- least() passes over nulls, and so would give a distance to nowhere.
+    WHEN lat1 + lon1 + lat2 + lon2 IS NOT NULL THEN
+        2 * 6371008.8 * asin(least(1, sqrt(
+            sind((lat2 - lat1) / 2) ^ 2
+            + cosd(lat1) * cosd(lat2) * sind((lon2 - lon1) / 2) ^ 2)))
+    END;
 COMMENT ON FUNCTION air.distance(double precision, double precision, double precision, double precision) IS
     'Distance between two places in metres, from latitudes and longitudes in degrees: along a great circle of a sphere of 6371 km (haversine).';
 

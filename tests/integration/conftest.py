@@ -77,6 +77,19 @@ _HOURLY_ANEW = " UNION ALL ".join(
     }.items()
     for name in names
 )
+_DATE = "(ts AT TIME ZONE 'UTC')::date"
+_DAILY_ANEW = _HOURLY_ANEW.replace(
+    "GROUP BY sensor_id, date_trunc('hour', ts)", f"GROUP BY sensor_id, {_DATE}"
+).replace(
+    "date_trunc('hour', ts) AS hour",
+    f"{_DATE} AS day, count(DISTINCT date_trunc('hour', ts)) AS hours",
+)
+# Whether what is kept is what was worked out anew, but for rounding.
+_SAME = "kept.n = anew.n AND kept.min = anew.min AND kept.max = anew.max" + "".join(
+    f" AND (abs(kept.{name} - anew.{name}) <= 1e-9 * greatest(abs(anew.{name}), 1e-3)"
+    f" OR (kept.{name} IS NULL AND anew.{name} IS NULL))"
+    for name in ("mean", "std")
+)
 # Who stood where, worked out anew by PostgreSQL itself from the raw tables.
 _PLACES_ANEW = (
     "SELECT sensor_id, location_key, min(ts) AS first_ts, max(ts) AS last_ts FROM ("
@@ -231,8 +244,9 @@ class Site:
             if state == "refused":
                 assert read == 0, name
             self._check_quarantine_files(name, sha256, lines)
-        assert self._statistics_differ() == []
-        assert self._places_differ() == []
+        assert self.rollup_differs() == []
+        assert self._files_differ() == []
+        assert self.places_differ() == []
 
     def _check_quarantine_files(self, name: str, sha256: str, lines: list[tuple[Any, ...]]) -> None:
         tables = list(self.quarantine.glob(f"*.{sha256[:12]}.csv"))
@@ -252,47 +266,33 @@ class Site:
             for row, record in zip(rows[1:], told, strict=True):
                 assert row[2:] == _fields(record["line"], delimiter), name
 
-    def _statistics_differ(self) -> list[tuple[Any, ...]]:
-        """Compare the rollup and the per-file statistics with a recompute in SQL."""
-        near = (
-            "abs(kept.{0} - anew.{0}) <= 1e-9 * greatest(abs(anew.{0}), 1e-3)"
-            " OR (kept.{0} IS NULL AND anew.{0} IS NULL)"
-        )
+    def rollup_differs(self) -> list[tuple[Any, ...]]:
+        """Compare hours and days with a recompute in SQL."""
         hours = self.sql(
             f"WITH anew AS ({_HOURLY_ANEW}) SELECT * FROM air.hourly AS kept"
-            " FULL JOIN anew USING (sensor_id, quantity, hour) WHERE (kept.n = anew.n"
-            " AND kept.min = anew.min AND kept.max = anew.max"
-            f" AND ({near.format('mean')}) AND ({near.format('std')})) IS NOT TRUE"
+            f" FULL JOIN anew USING (sensor_id, quantity, hour) WHERE ({_SAME}) IS NOT TRUE"
         )
+        days = self.sql(
+            f"WITH anew AS ({_DAILY_ANEW}) SELECT * FROM air.daily AS kept"
+            f" FULL JOIN anew USING (sensor_id, quantity, day) WHERE ({_SAME}"
+            " AND kept.hours = anew.hours AND kept.complete_hours = (SELECT count(*)"
+            " FROM air.hourly WHERE hourly.sensor_id = kept.sensor_id"
+            " AND hourly.quantity = kept.quantity"
+            " AND (hour AT TIME ZONE 'UTC')::date = kept.day AND hourly.n >= 18)) IS NOT TRUE"
+        )
+        return hours + days
+
+    def _files_differ(self) -> list[tuple[Any, ...]]:
+        """Compare the per-file statistics with a recompute in SQL."""
         by_file = _HOURLY_ANEW.replace("date_trunc('hour', ts)", "file_id").replace(
             "AS hour", "AS file_id"
         )
-        files = self.sql(
+        return self.sql(
             f"WITH anew AS ({by_file}) SELECT * FROM air.file_aggregate AS kept"
-            " FULL JOIN anew USING (sensor_id, quantity, file_id) WHERE (kept.n = anew.n"
-            " AND kept.min = anew.min AND kept.max = anew.max"
-            f" AND ({near.format('mean')}) AND ({near.format('std')})) IS NOT TRUE"
+            f" FULL JOIN anew USING (sensor_id, quantity, file_id) WHERE ({_SAME}) IS NOT TRUE"
         )
-        date = "(ts AT TIME ZONE 'UTC')::date"
-        by_day = _HOURLY_ANEW.replace(
-            "GROUP BY sensor_id, date_trunc('hour', ts)", f"GROUP BY sensor_id, {date}"
-        )
-        by_day = by_day.replace(
-            "date_trunc('hour', ts) AS hour",
-            f"{date} AS day, count(DISTINCT date_trunc('hour', ts)) AS hours",
-        )
-        days = self.sql(
-            f"WITH anew AS ({by_day}) SELECT * FROM air.daily AS kept"
-            " FULL JOIN anew USING (sensor_id, quantity, day) WHERE (kept.n = anew.n"
-            " AND kept.hours = anew.hours AND kept.min = anew.min AND kept.max = anew.max"
-            f" AND ({near.format('mean')}) AND ({near.format('std')})"
-            " AND kept.complete_hours = (SELECT count(*) FROM air.hourly"
-            " WHERE hourly.sensor_id = kept.sensor_id AND hourly.quantity = kept.quantity"
-            " AND (hour AT TIME ZONE 'UTC')::date = kept.day AND hourly.n >= 18)) IS NOT TRUE"
-        )
-        return hours + files + days
 
-    def _places_differ(self) -> list[tuple[Any, ...]]:
+    def places_differ(self) -> list[tuple[Any, ...]]:
         """Compare who stood where with a recompute in SQL."""
         kept = "SELECT sensor_id, location_key, first_ts, last_ts FROM air.sensor_place"
         return self.sql(

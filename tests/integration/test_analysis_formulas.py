@@ -172,6 +172,7 @@ def test_the_distance_of_a_degree_and_of_two_cities(connection: Any) -> None:
     assert value(connection, "air.distance(0, 0, 0, 90)") == pytest.approx(6371008.8 * math.pi / 2)
     assert value(connection, "air.distance(42.7, 23.3, 42.7, 23.3)") == 0
     assert value(connection, "air.distance(0, 0, 0, 180)") == pytest.approx(6371008.8 * math.pi)
+    assert value(connection, "air.distance(42, 23, NULL, 23)") is None
 
 
 # --- the SQL and the declarations say the same ----------------------------------------------------
