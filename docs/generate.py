@@ -37,7 +37,7 @@ from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 from pipeline import metrics
 from pipeline.cli import app, commands
 from pipeline.config import ENV_PREFIX, Settings
-from pipeline.contract import FILE_RULES, PLACE_UNKNOWN, ROW_RULES, Contract, flag_bits
+from pipeline.contract import FILE_RULES, PLACE_UNKNOWN, ROW_RULES, Contract, flag_bits, indices
 from pipeline.contract.explain import conflict
 from pipeline.contract.header import recognise
 from pipeline.contract.models import NOT_STORED
@@ -47,6 +47,7 @@ from pipeline.records import Block, Content, Segment
 from pipeline.steps.read import Limits, blocks
 from pipeline.steps.split import split
 from pipeline.steps.validate import validate
+from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, metadata
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -508,13 +509,85 @@ def _table(of: sa.Table) -> str:
     for index in sorted(of.indexes, key=lambda i: str(i.name)):
         where = index.dialect_options["postgresql"].get("where")
         kind = "Unique index" if index.unique else "Index"
+        using = index.dialect_options["postgresql"].get("using")
         keys.append(
-            f"{kind}: {_names(index.columns)}"
+            f"{kind}: {_names(index.columns)}{f' ({using.upper()})' if using else ''}"
             + ("." if where is None else f" where {code(where)}.")
         )
     columns = table(("column", "type", "meaning"), rows)
     listed = "\n".join(f"- {key}" for key in keys)
     return f"### `{of.schema}.{of.name}`\n\n{of.comment}\n\n{columns}\n\n{listed}"
+
+
+_FUNCTION = re.compile(
+    r"^CREATE FUNCTION air\.(\w+)\((.*?)\)\s+RETURNS (.*?)\s+LANGUAGE", re.MULTILINE | re.DOTALL
+)
+_COMMENT = re.compile(
+    r"^COMMENT ON (\w+) air\.([\w.]+).*? IS\s+'((?:[^']|'')*)';", re.MULTILINE | re.DOTALL
+)
+
+
+def _comments() -> Iterator[tuple[str, str, str]]:
+    """Yield kind, name and words of every comment on functions and views, in order."""
+    for kind, name, words in _COMMENT.findall(statement("analysis")):
+        yield kind, name, words.replace("''", "'")
+
+
+def views() -> str:
+    """Return every view with its columns and their comments."""
+    columns: dict[str, list[tuple[str, str]]] = {}
+    for kind, name, words in _comments():
+        if kind == "COLUMN":
+            view, _, column = name.partition(".")
+            columns.setdefault(view, []).append((code(column), words))
+    return "\n\n".join(
+        f"### `air.{name}`\n\n{words}\n\n{table(('column', 'meaning'), columns[name])}"
+        for kind, name, words in _comments()
+        if kind == "VIEW"
+    )
+
+
+def functions() -> str:
+    """Return every function that answers a question, with what it takes and gives."""
+    given = {name: (took, gave) for name, took, gave in _FUNCTION.findall(statement("analysis"))}
+    parts = []
+    for kind, name, words in _comments():
+        if kind == "FUNCTION":
+            took, gave = (" ".join(text.split()).replace("( ", "(") for text in given[name])
+            took = took.replace("double precision", "double")
+            signature = f"air.{name}({took})\n    → {gave.replace('double precision', 'double')}"
+            parts.append(f"### `air.{name}`\n\n```text\n{signature}\n```\n\n{words}")
+    return "\n\n".join(parts)
+
+
+def bands() -> str:
+    """Return the bands of the European air quality index."""
+    rows = []
+    for number_, name in enumerate(indices.BANDS):
+        row = [str(number_ + 1), name]
+        for bounds in indices.BOUNDS.values():
+            above = f"above {number(bounds[number_ - 1])}" if number_ else ""
+            to = f"to {number(bounds[number_])}" if number_ < len(bounds) else ""
+            row.append(" ".join(part for part in (above, to) if part))
+        rows.append(row)
+    head = ("band", "name", *(f"{name}, µg/m³" for name in indices.BOUNDS))
+    return f"{indices.INDEX_VERSION}. {indices.INDEX_SOURCE}.\n\n" + table(head, rows)
+
+
+def limits() -> str:
+    """Return the guidelines and limits."""
+    rows = [
+        [
+            each.standard,
+            code(each.quantity),
+            each.period,
+            number(each.value),
+            str(each.allowed_days) if each.period == "day" else "",
+        ]
+        for each in indices.LIMITS
+    ]
+    head = ("standard", "quantity", "mean of a", "at most, µg/m³", "days a year it may be above")
+    return table(head, rows)
 
 
 def _names(columns: Iterable[sa.Column[Any]]) -> str:
@@ -575,6 +648,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": command_help,
     "tables": tables,
     "diagram": diagram,
+    "views": views,
+    "functions": functions,
+    "bands": bands,
+    "limits": limits,
 }
 _PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -6,7 +6,7 @@
 --
 -- Run it as a superuser (or a role with CREATEROLE that owns the database), connected to the
 -- database of the readings, before or after `sofia-air db upgrade`, and again after every upgrade
--- that brings new tables. Running it again changes nothing that is right already:
+-- that brings new tables or functions. Running it again changes nothing that is right already:
 --
 --   psql -d air -f docs/roles.sql
 --
@@ -94,10 +94,15 @@ DECLARE
     thing record;
 BEGIN
     FOR thing IN
-        SELECT oid::regprocedure AS name FROM pg_proc WHERE pronamespace = 'air'::regnamespace
+        SELECT oid::regprocedure AS name, prosecdef FROM pg_proc
+        WHERE pronamespace = 'air'::regnamespace
     LOOP
         EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', thing.name);
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO air_writer', thing.name);
+        -- Formulas and questions; but not what runs with the owner's rights.
+        IF NOT thing.prosecdef THEN
+            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO air_reader', thing.name);
+        END IF;
     END LOOP;
     -- The version of the tables is read by everybody and written by migrations alone.
     IF to_regclass('air.alembic_version') IS NOT NULL THEN

@@ -1,6 +1,6 @@
 """Repair, replay and retract: who decided what, and the text that came back.
 
-Revision 0003, after 0001.
+Revision 0003.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 

@@ -24,8 +24,35 @@ class Dialect(StrEnum):
     ARCHIVE = "archive"
 
 
+class Group(StrEnum):
+    """By what rejected rows are put together."""
+
+    FILE = "file"
+    REASON = "reason"
+    SENSOR = "sensor"
+    AGE = "age"
+
+
+class RowState(StrEnum):
+    """What became of a rejected row."""
+
+    OPEN = "open"
+    REPAIRED = "repaired"
+    DISCARDED = "discarded"
+
+
+class Delimiter(StrEnum):
+    """What separates the cells of an exported CSV."""
+
+    COMMA = "comma"
+    SEMICOLON = "semicolon"
+    TAB = "tab"
+
+
 db = typer.Typer(help="The database: bring it up to date, open it, find it.", no_args_is_help=True)
-quarantine = typer.Typer(help="What was rejected, and why.", no_args_is_help=True)
+quarantine = typer.Typer(
+    help="What was rejected, why, and how it comes back.", no_args_is_help=True
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +60,9 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Load")(run)
     app.command(rich_help_panel="Load")(ingest)
     app.command(rich_help_panel="Look")(status)
-    app.add_typer(quarantine, name="quarantine", rich_help_panel="Look")
+    app.command(rich_help_panel="Look")(why)
+    app.add_typer(quarantine, name="quarantine", rich_help_panel="Repair")
+    app.command(rich_help_panel="Repair")(retract)
     app.add_typer(db, name="db", rich_help_panel="Look")
     app.command(rich_help_panel="Try")(demo)
     app.command(rich_help_panel="Try")(simulate)
@@ -79,14 +108,53 @@ def status(context: typer.Context, json: Json = False, limit: Limit = 10) -> Non
     look.status(context.obj, as_json=json, limit=limit)
 
 
+def why(
+    context: typer.Context,
+    sensor: Annotated[int, typer.Argument(help="Number of the sensor.")],
+    time: Annotated[
+        str, typer.Argument(help="Time of the reading in UTC, as 2018-03-06T00:46:02.")
+    ],
+    json: Json = False,
+) -> None:
+    """Tell where a reading came from, line for line, or why there is none.
+
+    Shows the file, the line as it stood, when it was loaded and under which contract, and what
+    else arrived for that sensor and time: duplicates, conflicts, rejected and repaired rows.
+    """
+    from pipeline.cli import history
+
+    history.tell(context.obj, sensor, time, as_json=json)
+
+
+def retract(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="Name, number or hash of the file.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    note: Annotated[str | None, typer.Option(help="Why, for the ledger.")] = None,
+    json: Json = False,
+) -> None:
+    """Take a loaded file back: its readings, its replays and all statistics, at once.
+
+    Readings that other files delivered too come back as theirs. The ledger keeps the file as
+    retracted, and its archived copy can be dropped into data/ again.
+    """
+    from pipeline.cli import history
+
+    raise typer.Exit(history.retract(context.obj, file, yes=yes, note=note, as_json=json))
+
+
 @quarantine.command("list")
 def quarantine_list(
-    context: typer.Context, reason: Rule = None, limit: Limit = 50, json: Json = False
+    context: typer.Context,
+    by: Annotated[Group, typer.Option(help="Put rows together by this.")] = Group.FILE,
+    reason: Rule = None,
+    limit: Limit = 50,
+    json: Json = False,
 ) -> None:
-    """List the files with rejected rows, and those refused as a whole."""
-    from pipeline.cli import look
+    """List what is open, by file, reason, sensor or age, and files refused as a whole."""
+    from pipeline.cli import quarantine as workbench
 
-    look.quarantine_list(context.obj, rule=reason, limit=limit, as_json=json)
+    workbench.listed(context.obj, by=by.value, rule=reason, limit=limit, as_json=json)
 
 
 @quarantine.command("show")
@@ -94,13 +162,105 @@ def quarantine_show(
     context: typer.Context,
     file: Annotated[str, typer.Argument(help="Name, number or hash of the file.")],
     reason: Rule = None,
+    state: Annotated[RowState | None, typer.Option(help="Only rows of which this became.")] = None,
     limit: Limit = 20,
     json: Json = False,
 ) -> None:
-    """Show the rejected rows of a file: line, reason, and the line as it stood."""
-    from pipeline.cli import look
+    """Show the rejected rows of a file: the line as it stood, and what would be accepted."""
+    from pipeline.cli import quarantine as workbench
 
-    look.quarantine_show(context.obj, file, rule=reason, limit=limit, as_json=json)
+    workbench.shown(
+        context.obj,
+        file,
+        rule=reason,
+        state=state.value if state else None,
+        limit=limit,
+        as_json=json,
+    )
+
+
+@quarantine.command("export")
+def quarantine_export(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The CSV file to write.")],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="Names, numbers or hashes of files."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Of all files.")] = False,
+    reason: Rule = None,
+    delimiter: Annotated[
+        Delimiter, typer.Option(help="What separates the cells.")
+    ] = Delimiter.COMMA,
+    json: Json = False,
+) -> None:
+    """Write open rows into one CSV for a spreadsheet, to be repaired there and reprocessed."""
+    from pipeline.cli import quarantine as workbench
+
+    mark = {"comma": ",", "semicolon": ";", "tab": "\t"}[delimiter.value]
+    raise typer.Exit(
+        workbench.export(
+            context.obj,
+            files or [],
+            every=every,
+            rule=reason,
+            output=output,
+            delimiter=mark,
+            as_json=json,
+        )
+    )
+
+
+@quarantine.command("reprocess")
+def quarantine_reprocess(
+    context: typer.Context,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE", help="Names, numbers or hashes of files, or paths of repaired CSVs."
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Of all files.")] = False,
+    reason: Rule = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    limit: Limit = 20,
+    json: Json = False,
+) -> None:
+    """Bring back what passes now: rows that were repaired, or that the contract now accepts.
+
+    Takes the CSV in quarantine/ as a person has left it, or an exported one, and refused files
+    too. What still fails stays open. Exits with 3 when something repaired was not taken.
+    """
+    from pipeline.cli import quarantine as workbench
+
+    raise typer.Exit(
+        workbench.reprocess(
+            context.obj,
+            files or [],
+            every=every,
+            rule=reason,
+            dry=dry_run,
+            limit=limit,
+            as_json=json,
+        )
+    )
+
+
+@quarantine.command("discard")
+def quarantine_discard(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="Name, number or hash of the file.")],
+    note: Annotated[str, typer.Option(help="Why, for whoever wonders later.")],
+    line: Annotated[
+        list[int] | None, typer.Option(help="Only this line; give it again for more.")
+    ] = None,
+    reason: Rule = None,
+    json: Json = False,
+) -> None:
+    """Give up open rows of a file, or a refused file: kept, but waiting for nobody."""
+    from pipeline.cli import quarantine as workbench
+
+    workbench.discard(context.obj, file, lines=line or [], rule=reason, note=note, as_json=json)
 
 
 @db.command("upgrade")

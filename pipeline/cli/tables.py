@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -169,17 +169,34 @@ def size(number: int) -> str:
 
 
 def rejected_rows(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Show rejected rows: number, reasons in words, and the line as it stood."""
+    """Show rejected rows: number, reasons in words, what is accepted, the line as it stood."""
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
     for row in rows:
         mark = "" if row["state"] == "open" else f" [dim]({row['state']})[/]"
-        console.print(f"[bold]line {row['line_no']:,}[/]{mark}", highlight=False)
-        console.print(f"  {_marked(row)}", highlight=False, soft_wrap=True)
+        say(f"[bold]line {row['line_no']:,}[/]{mark}")
+        say(f"  {_marked(row)}")
         for reason in row["reasons"]:
-            console.print(
-                f"  [red]✗[/] [bold]{reason['rule']}[/]: {escape(reason['message'])}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            expected = reason["expected"]
+            # Most messages say it already.
+            told = not expected or expected in reason["message"] or reason["rule"] == "conflict"
+            accepted = "" if told else f" [dim]– accepted: {escape(expected)}[/]"
+            say(f"  [red]✗[/] [bold]{reason['rule']}[/]: {escape(reason['message'])}{accepted}")
+        if row["state"] != "open":
+            _decision(say, row)
+
+
+def _decision(say: Callable[[str], None], row: Mapping[str, Any]) -> None:
+    """Show what became of a rejected row, and who decided it."""
+    if row["replay_line"] is not None:
+        say(f"  [green]→[/] {escape(row['replay_line'])}")
+    when = f"{row['decided_at']:%Y-%m-%d %H:%M} UTC by {escape(row['decided_by'] or '')}"
+    if row["state"] == "repaired":
+        say(f"  [green]✓[/] repaired {when}, in file {row['replay_file_id']}")
+    else:
+        say(f"  [dim]–[/] discarded {when}: {escape(row['note'] or '')}")
 
 
 def _marked(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import StringIO, TextIOWrapper
@@ -47,8 +48,19 @@ class Quarantine:
         self._files = files
         self._open: dict[int, _Output] = {}
 
-    def add(self, header: Header, rejected: Sequence[Rejected]) -> None:
+    def add(
+        self,
+        header: Header,
+        rejected: Sequence[Rejected],
+        repaired: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
         """Write rejected rows of files with this header, in the order given.
+
+        Args:
+            header: what names their columns.
+            rejected: the rows.
+            repaired: line number → its fields as a person has left them so far, which the CSV
+                then shows.
 
         Raises:
             DiskTrouble: the folder cannot be written to.
@@ -58,8 +70,8 @@ class Quarantine:
                 output = self._open.get(row.file) or self._start(row.file, header)
                 text = row.line.decode(errors="replace")
                 words = " | ".join(reason.message for reason in row.reasons)
-                own = _own_fields(header, _fields(text, header.delimiter))
-                output.csv_file.write(_written([str(row.line_no), words, *own], header.delimiter))
+                own = (repaired or {}).get(row.line_no) or fields(header, row.line)
+                output.csv_file.write(written([str(row.line_no), words, *own], header.delimiter))
                 record = {
                     "file": display_name(self._files[row.file].path),
                     "line_no": row.line_no,
@@ -108,8 +120,8 @@ class Quarantine:
         # The byte order mark tells spreadsheets that this is UTF-8.
         output = _Output(csv_path, log_path, _created(csv_path, bom=True), _created(log_path))
         self._open[file] = output
-        names = _own_fields(header, _fields(header.line, header.delimiter))
-        output.csv_file.write(_written([*LEADING, *names], header.delimiter))
+        names = fields(header, header.line.encode())
+        output.csv_file.write(written([*LEADING, *names], header.delimiter))
         return output
 
 
@@ -212,12 +224,13 @@ def _created(path: Path, *, bom: bool = False) -> TextIO:
     return TextIOWrapper(raw, encoding="utf-8-sig" if bom else "utf-8", newline="")
 
 
-def _written(fields: list[str], delimiter: str) -> str:
+def written(row: Sequence[str], delimiter: str) -> str:
+    """Return a row as CSV, its line end included."""
     # A stray carriage return would end the row for some readers. Quoting keeps it in, and Python
     # quotes it only where it is part of the line end.
-    row = StringIO()
-    csv.writer(row, delimiter=delimiter, lineterminator="\r\n").writerow(fields)
-    return row.getvalue().removesuffix("\r\n") + "\n"
+    text = StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerow(row)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
@@ -227,9 +240,48 @@ def _fields(line: str, delimiter: str) -> list[str]:
         return line.split(delimiter)
 
 
-def _own_fields(header: Header, fields: list[str]) -> list[str]:
-    """A quarantine file that is dropped as it is carries our two columns already."""
-    return fields[len(LEADING) :] if header.names[: len(LEADING)] == LEADING else fields
+def fields(header: Header, line: bytes) -> list[str]:
+    """Return the fields of a line as the CSV shows them.
+
+    A quarantine file that is dropped as it is carries our two columns already: they are left out.
+    """
+    found = _fields(line.decode(errors="replace"), header.delimiter)
+    return found[len(LEADING) :] if header.names[: len(LEADING)] == LEADING else found
+
+
+def reset(folder: Path, sha256: str) -> None:
+    """Remove the CSV and the reason log of a file none of whose rows waits any longer.
+
+    Raises:
+        DiskTrouble: they cannot be removed.
+    """
+    with _disk_trouble(folder):
+        for path in outputs(folder, sha256):
+            path.unlink(missing_ok=True)
+        if folder.is_dir():
+            sync_folder(folder)
+
+
+def outputs(folder: Path, sha256: str) -> list[Path]:
+    """Return the CSV and the reason log of a file, those that are there, in this order."""
+    digits = sha256[:_HASH_DIGITS]
+    return [
+        path
+        for ending in (".csv", ".reasons.jsonl")
+        for path in sorted(folder.glob(f"*.{digits}{ending}"))
+    ]
+
+
+def digits_in(name: str) -> list[str]:
+    """Return what may be the digits of a hash in the name of a quarantine file, the last first."""
+    return re.findall(rf"(?<![0-9a-f])[0-9a-f]{{{_HASH_DIGITS}}}(?![0-9a-f])", name)[::-1]
+
+
+def refused_copies(folder: Path, sha256: str) -> tuple[list[Path], list[Path]]:
+    """Return where a refused file lies, and its reason file."""
+    found = sorted(folder.glob(f"*.{sha256[:_HASH_DIGITS]}.refused*"))
+    reasons = [path for path in found if path.name.endswith(".refused.json")]
+    return [path for path in found if path not in reasons], reasons
 
 
 @contextmanager

@@ -113,6 +113,7 @@ class Load:
     def __init__(self, cursor: Cursor, adding: Adding) -> None:
         self._cursor = cursor
         self._adding = adding
+        self._places = rollup.Places()
 
     def known(self, hashes: Sequence[str], contract_version: str) -> dict[str, ledger.Known]:
         """As `Store.known`, and no other writer can change the answer before the commit."""
@@ -141,6 +142,7 @@ class Load:
                 copy_in(self._cursor, ("air", readings.table), columns)
         except psycopg.errors.UniqueViolation:
             return self._merge(readings, columns)
+        self._places.add(columns)
         return Landed(readings, {}, [])
 
     def _merge(self, readings: Readings, columns: dict[str, pa.Array]) -> Landed:
@@ -151,6 +153,7 @@ class Load:
         free = pa.array(~taken)
         left = {name: values.filter(free) for name, values in columns.items()}
         copy_in(self._cursor, ("air", readings.table), left)
+        self._places.add(left)
         landed = Readings(readings.table, readings.quantities, frame[~taken], readings.models)
         return Landed(landed, duplicates, conflicts)
 
@@ -235,6 +238,7 @@ class Load:
             files: the batch's files, books balanced.
             aggregates: as `steps.aggregate.by_file` returns them, with `file_id` for `file`.
         """
+        self._places.write(self._cursor)
         if files:
             ledger.write(self._cursor, files)
         if len(aggregates):

@@ -1,13 +1,29 @@
-"""Rollup: the statistics of hours and days, kept in the transaction of the readings they sum up."""
+"""Rollup: statistics of hours and days, and who stood where, kept with the readings they sum up.
+
+Hours merge: what is known of an hour and what is new make the whole. A day is its hours joined, so
+it is worked out from them whenever one of them changed. All of it happens in the transaction of
+the readings, and equals a recompute from the raw tables.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import psycopg
 import pyarrow as pa
 
+from pipeline.contract.indices import COMPLETE_HOUR
+from pipeline.contract.quantities import QUANTITIES
+from pipeline.records import Ints
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.sql import statement
+
+_DAY = 86_400_000_000  # µs
+_RAW = ("raw_particulate", "raw_climate")
 
 
 def merge(cursor: Cursor, statistics: pd.DataFrame) -> None:
@@ -18,7 +34,79 @@ def merge(cursor: Cursor, statistics: pd.DataFrame) -> None:
         statistics: as `steps.aggregate.hourly` returns them.
     """
     if len(statistics):
-        _hours(cursor, statistics.sort_values(["sensor_id", "quantity", "hour"]))
+        ordered = statistics.sort_values(["sensor_id", "quantity", "hour"])
+        _hours(cursor, ordered)
+        _days(cursor, ordered)
+
+
+def recompute(cursor: Cursor, sensor_ids: Sequence[int], hours: Sequence[datetime]) -> None:
+    """Work out hours, their days and the sensors' places anew from the raw tables.
+
+    For whoever takes readings out again, as the retraction of a file does: delete them, then call
+    this in the same transaction with what they touched. It does not matter how many readings are
+    left in an hour; of those without any, nothing is left.
+
+    Args:
+        cursor: of a transaction that holds the lock of all writers.
+        sensor_ids: the sensor of each touched hour.
+        hours: the start of each touched hour, with its zone; a pair may come twice.
+    """
+    pairs = sorted(set(zip(sensor_ids, hours, strict=True)))
+    if not pairs:
+        return
+    touched: dict[str, object] = {
+        "sensor_ids": [sensor for sensor, _ in pairs],
+        "hours": [hour for _, hour in pairs],
+    }
+    cursor.execute(statement("rollup_clear_hours"), touched)
+    for table in _RAW:
+        names = [quantity.name for quantity in QUANTITIES if quantity.table == table]
+        cells = ", ".join(f"('{name}', raw.{name})" for name in names)
+        cursor.execute(statement("rollup_hours", table=table, cells=cells).encode(), touched)
+    cursor.execute(statement("rollup_touched_days"), touched)
+    days = cursor.fetchall()
+    every = [(s, quantity.name, day) for s, day in days for quantity in QUANTITIES]
+    _join_hours(cursor, *map(list, zip(*every, strict=True)))
+    cursor.execute(statement("rollup_places"), touched)
+
+
+class Places:
+    """Which sensor stood where, from when to when, gathered while readings are loaded."""
+
+    def __init__(self) -> None:
+        self._spans: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def add(self, columns: Mapping[str, pa.Array]) -> None:
+        """Note the columns of a raw table, sorted by sensor and time."""
+        if not len(columns["ts"]):
+            return
+        sensors, keys = (columns[name].to_numpy() for name in ("sensor_id", "location_key"))
+        times = columns["ts"].cast(pa.int64()).to_numpy()
+        starts = _starts(sensors, keys)
+        ends = np.append(starts[1:], len(times)) - 1
+        for sensor, key, first, last in zip(
+            sensors[starts].tolist(),
+            keys[starts].tolist(),
+            times[starts].tolist(),
+            times[ends].tolist(),
+            strict=True,
+        ):
+            known = self._spans.get((sensor, key), (first, last))
+            self._spans[sensor, key] = (min(known[0], first), max(known[1], last))
+
+    def write(self, cursor: Cursor) -> None:
+        """Merge what was noted into what is known, and forget it."""
+        spans, self._spans = sorted(self._spans.items()), {}
+        if spans:
+            cursor.execute(
+                statement("merge_places"),
+                {
+                    "sensor_ids": [sensor for (sensor, _), _ in spans],
+                    "location_keys": [key for (_, key), _ in spans],
+                    "firsts": [first for _, (first, _) in spans],
+                    "lasts": [last for _, (_, last) in spans],
+                },
+            )
 
 
 def _hours(cursor: Cursor, ordered: pd.DataFrame) -> None:
@@ -41,3 +129,58 @@ def _hours(cursor: Cursor, ordered: pd.DataFrame) -> None:
         cursor.execute(statement("hourly_stage_create"))
         copy_in(cursor, ("hourly_stage",), columns)
         cursor.execute(statement("hourly_merge"))
+
+
+def _days(cursor: Cursor, ordered: pd.DataFrame) -> None:
+    """Bring the days of some hours up to date; the hours are in the database already."""
+    sensors = ordered["sensor_id"].to_numpy()
+    quantities = ordered["quantity"].to_numpy(object)
+    day = ordered["hour"].to_numpy().astype("datetime64[us]").view(np.int64) // _DAY
+    starts = _starts(sensors, quantities, day)
+    columns = {
+        "sensor_id": pa.array(sensors[starts], pa.int32()),
+        "quantity": pa.array(quantities[starts], pa.string()),
+        "day": pa.array(day[starts].astype(np.int32), pa.date32()),
+        **_joined(ordered, starts),
+    }
+    try:
+        # If none of these days is known, then these hours are all that they have.
+        with cursor.connection.transaction():  # a savepoint
+            copy_in(cursor, ("air", "daily"), columns)
+    except psycopg.errors.UniqueViolation:
+        _join_hours(
+            cursor, *(columns[name].to_pylist() for name in ("sensor_id", "quantity", "day"))
+        )
+
+
+def _joined(ordered: pd.DataFrame, starts: Ints) -> dict[str, pa.Array]:
+    n, mean = ordered["n"].to_numpy(), ordered["mean"].to_numpy()
+    sizes = np.diff(np.append(starts, len(n)))
+    total = np.add.reduceat(n, starts)
+    centre = np.add.reduceat(n * mean, starts) / total
+    drift = n * (mean - np.repeat(centre, sizes)) ** 2
+    complete = np.add.reduceat((n >= COMPLETE_HOUR).astype(np.int16), starts)
+    return {
+        "n": pa.array(total, pa.int64()),
+        "hours": pa.array(sizes, pa.int16()),
+        "complete_hours": pa.array(complete, pa.int16()),
+        "min": pa.array(np.minimum.reduceat(ordered["min"].to_numpy(), starts), pa.float32()),
+        "max": pa.array(np.maximum.reduceat(ordered["max"].to_numpy(), starts), pa.float32()),
+        "mean": pa.array(centre, pa.float64()),
+        "m2": pa.array(np.add.reduceat(ordered["m2"].to_numpy() + drift, starts), pa.float64()),
+    }
+
+
+def _join_hours(
+    cursor: Cursor, sensor_ids: list[object], quantities: list[object], days: list[object]
+) -> None:
+    """Make days anew from their hours; one without any is gone."""
+    touched = {"sensor_ids": sensor_ids, "quantities": quantities, "days": days}
+    cursor.execute(statement("rollup_clear_days"), touched)
+    cursor.execute(statement("rollup_days", complete=str(COMPLETE_HOUR)).encode(), touched)
+
+
+def _starts(*keys: npt.NDArray[np.generic]) -> Ints:
+    """Return where, in columns that are sorted together, each run of equal values starts."""
+    changed = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
+    return np.concatenate([[0], np.flatnonzero(changed) + 1])

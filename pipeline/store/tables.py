@@ -13,11 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from pipeline.contract import PLACE_UNKNOWN, flag_bits
+from pipeline.contract.indices import CADENCE, COMPLETE_HOUR
 from pipeline.contract.quantities import QUANTITIES, Table
+from pipeline.store.sql import statement
 
 __all__ = [
     "RAW",
     "SCHEMA",
+    "daily",
     "file_aggregate",
     "hourly",
     "location",
@@ -26,6 +29,7 @@ __all__ = [
     "raw_climate",
     "raw_particulate",
     "sensor",
+    "sensor_place",
     "source_file",
 ]
 
@@ -45,6 +49,8 @@ metadata = sa.MetaData(
 
 _QUANTITY_NAMES = ", ".join(quantity.name for quantity in QUANTITIES)
 _MOMENT = sa.TIMESTAMP(timezone=True)
+# Written as PostgreSQL itself writes it, so that alembic sees no difference.
+_STD = "CASE WHEN n > 1 THEN sqrt(m2 / (n - 1)::double precision) ELSE NULL::double precision END"
 
 
 def _required(name: str, kind: sa.types.TypeEngine[Any], comment: str) -> sa.Column[Any]:
@@ -154,8 +160,8 @@ source_file = sa.Table(
     comment="The ledger: one row for every file that was ever taken, with books that balance: "
     "rows_read = rows_loaded + rows_duplicate + rows_quarantined.",
 )
-# Exactly once: two processes that load the same bytes cannot both commit. A retracted file may
-# come again.
+# Exactly once: two processes that load the same bytes cannot both commit. A file that was
+# retracted, or refused and then settled by a person, may come again.
 sa.Index(
     "source_file_sha256_once",
     source_file.c.sha256,
@@ -206,6 +212,12 @@ location = sa.Table(
         "lon",
         sa.Double(),
         "Longitude in degrees east, WGS 84, as the file gave it; null: the file gave none.",
+    ),
+    _optional(
+        "height",
+        sa.Double(),
+        "Height above sea level in metres. No file tells it: set it by hand where it is known, and "
+        "air.paired shows the pressure at sea level. null: not known.",
     ),
     sa.UniqueConstraint("location_id", "lat", "lon", postgresql_nulls_not_distinct=True),
     comment="Every place that a reading came from. A location whose coordinates changed, because "
@@ -416,17 +428,84 @@ hourly = sa.Table(
     sa.Column(
         "std",
         sa.Double(),
-        # Written as PostgreSQL itself writes it, so that alembic sees no difference.
-        sa.Computed(
-            "CASE WHEN n > 1 THEN sqrt(m2 / (n - 1)::double precision) "
-            "ELSE NULL::double precision END",
-            persisted=True,
-        ),
+        sa.Computed(_STD, persisted=True),
         comment="Sample standard deviation (n - 1), in the unit of the quantity, computed from m2; "
         "null: one reading only.",
     ),
     comment="Statistics of every hour, per sensor and quantity, over all files. "
     "Committed with the rows, so never stale.",
 )
-# For questions about one hour or day over all sensors; the primary key serves one sensor.
-sa.Index(None, hourly.c.hour)
+# For questions about a span over all sensors; the primary key serves one sensor. Hours are loaded
+# more or less in their order, so this finds their pages, and costs a load next to nothing.
+sa.Index(None, hourly.c.hour, postgresql_using="brin")
+
+daily = sa.Table(
+    "daily",
+    metadata,
+    sa.Column(
+        "sensor_id",
+        sa.Integer(),
+        primary_key=True,
+        autoincrement=False,
+        comment="The sensor; see sensor.",
+    ),
+    sa.Column(
+        "quantity",
+        sa.Text(),
+        primary_key=True,
+        comment=f"What was measured: a column of a raw table ({_QUANTITY_NAMES}).",
+    ),
+    sa.Column("day", sa.Date(), primary_key=True, comment="The day, UTC."),
+    _required("n", sa.BigInteger(), "Number of readings on the day, nulls not counted."),
+    _required("hours", sa.SmallInteger(), "Number of hours with a reading, 1 to 24."),
+    _required(
+        "complete_hours",
+        sa.SmallInteger(),
+        f"Number of hours with at least {COMPLETE_HOUR} readings: three quarters of those that a "
+        f"sensor gives that reports every {CADENCE} seconds.",
+    ),
+    _required("min", sa.REAL(), "Lowest reading, in the unit of the quantity."),
+    _required("max", sa.REAL(), "Highest reading, in the unit of the quantity."),
+    _required("mean", sa.Double(), "Mean of all readings, in the unit of the quantity."),
+    _required("m2", sa.Double(), "Sum of the squared deviations from the mean."),
+    sa.Column(
+        "std",
+        sa.Double(),
+        sa.Computed(_STD, persisted=True),
+        comment="Sample standard deviation (n - 1), in the unit of the quantity, computed from m2; "
+        "null: one reading only.",
+    ),
+    comment="Statistics of every day, per sensor and quantity: the hours of air.hourly joined. "
+    "Committed with the rows, so never stale.",
+)
+
+sensor_place = sa.Table(
+    "sensor_place",
+    metadata,
+    sa.Column(
+        "sensor_id",
+        sa.Integer(),
+        primary_key=True,
+        autoincrement=False,
+        comment="The sensor; see sensor.",
+    ),
+    sa.Column(
+        "location_key",
+        sa.Integer(),
+        primary_key=True,
+        autoincrement=False,
+        comment="Where it stood; see location.",
+    ),
+    _required("first_ts", _MOMENT, "Time of its first reading there, UTC."),
+    _required("last_ts", _MOMENT, "Time of its last reading there, UTC."),
+    comment="Which sensor stood where, and from when to when, as the raw tables have it. "
+    "Committed with the rows, so never stale.",
+)
+# Who else stood there?
+sa.Index(None, sensor_place.c.location_key)
+
+
+@sa.event.listens_for(metadata, "after_create")
+def _analysis(_target: sa.MetaData, connection: sa.Connection, **_: object) -> None:
+    """Make the functions and views, where all tables are made from here."""
+    connection.exec_driver_sql(statement("analysis").replace("%", "%%"))

@@ -55,6 +55,8 @@ _TABLES = (
     "quarantined_row",
     "file_aggregate",
     "hourly",
+    "daily",
+    "sensor_place",
 )
 _numbers = count(1)
 

@@ -629,7 +629,8 @@ def _books(where: Site, found: Contents) -> None:
 def _aggregates(url: str) -> None:
     """Law 4: what is kept equals a recompute from the raw tables."""
     readings = " UNION ALL ".join(
-        f"SELECT file_id, sensor_id, date_trunc('hour', ts, 'UTC') AS hour, '{name}' AS quantity,"
+        f"SELECT file_id, sensor_id, date_trunc('hour', ts, 'UTC') AS hour,"
+        f" (ts AT TIME ZONE 'UTC')::date AS day, '{name}' AS quantity,"
         f" {name}::double precision AS value FROM air.{table} WHERE {name} IS NOT NULL"
         for table, names in _QUANTITIES.items()
         for name in names
@@ -637,6 +638,7 @@ def _aggregates(url: str) -> None:
     with psycopg.connect(url) as connection:
         for table, keys in {
             "hourly": "sensor_id, quantity, hour",
+            "daily": "sensor_id, quantity, day",
             "file_aggregate": "file_id, sensor_id, quantity",
         }.items():
             query = _STALE.format(readings=readings, keys=keys, table=table)

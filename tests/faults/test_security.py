@@ -282,19 +282,32 @@ def test_each_role_can_do_its_work_and_no_more(
 
     with psycopg.connect(_as(roles_url, "analyst"), autocommit=True) as analyst:
         tables = analyst.execute(
-            "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'air'::regnamespace"
+            "SELECT oid::regclass::text, CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END"
+            " FROM pg_class WHERE relnamespace = 'air'::regnamespace"
             " AND relkind IN ('r', 'p', 'v', 'm')"
         ).fetchall()
-        assert ("air.raw_particulate_2019_11",) in tables
-        for (name,) in tables:
+        assert ("air.raw_particulate_2019_11", "TABLE") in tables
+        assert ("air.latest", "VIEW") in tables
+        for name, kind in tables:
             analyst.execute(f"SELECT * FROM {name} LIMIT 1".encode())
             for statement in (
                 f"INSERT INTO {name} DEFAULT VALUES",
                 f"DELETE FROM {name}",
-                f"DROP TABLE {name}",
+                f"DROP {kind} {name}",
             ):
-                with pytest.raises(errors.InsufficientPrivilege):
+                # What cannot be written to by anybody says so first.
+                with pytest.raises(
+                    (errors.InsufficientPrivilege, errors.ObjectNotInPrerequisiteState)
+                ):
                     analyst.execute(statement.encode())
+        for question in (
+            "SELECT * FROM air.gaps('2017-07-01', '2017-07-02')",
+            "SELECT * FROM air.qc_flags(92, '2017-07-01', '2017-07-02')",
+            "SELECT air.dew_point(20, 50), air.heat_index(30, 50), air.dry_dust(10, 90)",
+            "SELECT air.sea_level_pressure(950, 10, 550), air.distance(42, 23, 43, 24)",
+            "SELECT air.aqi_band_name(air.aqi_band('pm10', 20)), air.aqi_version()",
+        ):
+            assert analyst.execute(question.encode()).fetchall()
         for statement in (
             "CREATE TABLE air.mine (x int)",
             "CREATE TEMP TABLE mine (x int)",

@@ -36,12 +36,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "judge": {*BASE, "records", "metrics", "steps"},
     "transaction": {*BASE, "records", "metrics", "steps", "judge", "store"},
     "flow": {*BASE, "config", "records", "metrics", "steps", "judge", "store", "transaction"},
+    "rework": {*BASE, "config", "records", "drop", "steps", "store", "flow"},
     "feeders": {*BASE, "config", "drop", "metrics"},
     "outputs": {*BASE, "config", "store"},
     "daemon": {*BASE, "config", "records", "metrics", "notify", "steps", "flow"},
     "cli": {
         *(*BASE, "config", "records", "metrics", "owner", "drop", "embedded", "simulate"),
-        *("steps", "store", "flow", "daemon", "feeders", "outputs"),
+        *("steps", "store", "flow", "daemon", "rework", "feeders", "outputs"),
     },
 }
 

@@ -1,0 +1,160 @@
+"""Refused: files that were unusable as a whole, tried again when that may help.
+
+It may when the contract has changed since, or when a person has repaired the file where it lies
+in quarantine/. It then goes through `data/` like any other file. What would be refused again
+stays where it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pipeline.config import Settings
+from pipeline.contract import Contract
+from pipeline.drop import drop
+from pipeline.errors import FileRefused, Transient
+from pipeline.flow import Flow, Outcome
+from pipeline.records import Content
+from pipeline.rework.discard import patiently
+from pipeline.steps import quarantine as quarantining
+from pipeline.steps.read import Limits, blocks, content, opened
+from pipeline.steps.split import split
+from pipeline.steps.validate import validate
+from pipeline.steps.watch import Found
+from pipeline.store.load import Store
+from pipeline.store.rework import Entry, repairing
+
+State = Literal["loaded", "would load", "still refused", "not repaired", "gone", "left"]
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What became of a refused file.
+
+    Attributes:
+        entry: the file as it was refused.
+        state: `loaded`, or `would load` in a dry run; `still refused`; `not repaired`: neither the
+            file nor the contract has changed; `gone`: it is not in quarantine/; `left`: it could
+            not be taken now.
+        message: more of that in words.
+        file_id: number of the file that it became.
+        rows_read, rows_loaded, rows_duplicate, rows_quarantined: the books of that file; in a dry
+            run nothing is known of duplicates, and `rows_loaded` is what passes the rules.
+    """
+
+    entry: Entry
+    state: State
+    message: str
+    file_id: int | None = None
+    rows_read: int = 0
+    rows_loaded: int = 0
+    rows_duplicate: int = 0
+    rows_quarantined: int = 0
+
+
+def retry(
+    settings: Settings, store: Store, contract: Contract, entry: Entry, *, by: str, dry: bool
+) -> Retried:
+    """Try a refused file again.
+
+    Raises:
+        DatabaseUnavailable: the database stayed away; the file is in quarantine/ or in data/.
+        DiskTrouble: data/ or quarantine/ cannot be written to.
+    """
+    copies, reasons = quarantining.refused_copies(settings.quarantine, entry.sha256)
+    if not copies:
+        return Retried(entry, "gone", f"its bytes are not in {settings.quarantine} any more")
+    found = content(copies[0], settings.batch_bytes)
+    changed = found.sha256 != entry.sha256
+    if not changed and entry.contract_version == contract.version:
+        message = f"{entry.reason}; repair {found.path}, or change the contract"
+        return Retried(entry, "not repaired", message)
+    try:
+        read, rejected = _judged(settings, contract, found)
+    except FileRefused as refusal:
+        return Retried(entry, "still refused", refusal.message)
+    if dry:
+        return Retried(entry, "would load", "", None, read, read - rejected, 0, rejected)
+    return _loaded(settings, store, contract, entry, found, reasons, by=by)
+
+
+def _judged(settings: Settings, contract: Contract, found: Content) -> tuple[int, int]:
+    """Return how many rows a file has, and how many break a rule."""
+    read = rejected = 0
+    limits = Limits(settings.block_bytes, settings.max_line_bytes, settings.max_inflated_bytes)
+    for block in blocks(found, 0, contract, limits):
+        rows = split(block)
+        _, broken = validate(rows, contract, datetime.now(UTC))
+        read += sum(rows.read.values())
+        rejected += len(rows.rejected) + len(broken)
+    return read, rejected
+
+
+def _loaded(
+    settings: Settings,
+    store: Store,
+    contract: Contract,
+    entry: Entry,
+    found: Content,
+    reasons: list[Path],
+    *,
+    by: str,
+) -> Retried:
+    flow = Flow(settings, store, contract, settings.retry_seconds)
+    outcome: Outcome | None = None
+    if not (known := flow.known([found.sha256]).get(found.sha256)):
+        with opened(found.path) as file:
+            copy = drop(file, settings.data, _plain_name(found.path, entry), found.sha256)
+        status = copy.stat()
+        (outcome,) = flow.process(
+            [Found(copy, status.st_size, status.st_mtime_ns, datetime.now(UTC))]
+        )
+        # A running daemon may have taken it before us.
+        known = flow.known([found.sha256]).get(found.sha256)
+    if known is None or known.state == "refused":
+        message = (outcome.message if outcome else None) or "it was refused again"
+        return Retried(entry, "left" if known is None else "still refused", message)
+    if found.sha256 != entry.sha256:
+        note = f"replaced by file {known.file_id}, a repaired one"
+        patiently(settings, _settling(store, entry, by=by, note=note, child=known.file_id))
+    # Its bytes are in the archive now.
+    for path in [found.path, *reasons]:
+        path.unlink(missing_ok=True)
+    quarantining.sync_folder(settings.quarantine)
+    row = outcome.row if outcome and outcome.state == "loaded" else None
+    if row is None:
+        message = f"it is file {known.file_id}"
+        return Retried(entry, "loaded", message, known.file_id)
+    return Retried(
+        entry,
+        "loaded",
+        "",
+        row.file_id,
+        row.rows_read,
+        row.rows_loaded,
+        row.rows_duplicate,
+        row.rows_quarantined,
+    )
+
+
+def _settling(store: Store, entry: Entry, *, by: str, note: str, child: int) -> Callable[[], bool]:
+    def attempt() -> bool:
+        with repairing(store) as repair:
+            return repair.settle_refused(entry.file_id, by=by, note=note, child=child)
+
+    return attempt
+
+
+def _plain_name(path: Path, entry: Entry) -> str:
+    """Return the name that the file had, and an ending that is taken."""
+    name = os.fsencode(path.name).replace(f".{entry.sha256[:12]}.refused".encode(), b"")
+    plain = os.fsdecode(name)
+    return plain if plain.lower().endswith((".csv", ".csv.gz")) else f"{plain}.csv"
+
+
+__all__ = ["Retried", "State", "Transient", "retry"]

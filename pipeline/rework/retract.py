@@ -1,0 +1,248 @@
+"""Retract: take a loaded file back: its rows, statistics and rollups, in one transaction.
+
+Its replays go with it. A reading that another file delivered too comes back as that file's, for
+as far as that file's bytes are still to be had: the ledger counts duplicates, and only the bytes
+tell which they were. The ledger keeps the file, as retracted, and its bytes may be dropped into
+data/ again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+
+from pipeline import logs
+from pipeline.config import Settings
+from pipeline.contract import Contract
+from pipeline.errors import FileRefused, Terminal, Transient
+from pipeline.records import Block, Ints, Readings
+from pipeline.rework import sheets, sources
+from pipeline.rework.discard import patiently
+from pipeline.rework.edits import Problem
+from pipeline.steps.normalise import normalise
+from pipeline.steps.split import split
+from pipeline.steps.validate import validate
+from pipeline.store.load import Load, Store
+from pipeline.store.retraction import Retraction
+from pipeline.store.rework import Entry, Workbench
+
+log = logs.get("rework")
+
+
+class NotLoaded(Terminal):
+    """The file has nothing that could be taken back. Says why."""
+
+
+@dataclass(slots=True)
+class Retracted:
+    """What was taken back.
+
+    Attributes:
+        entry: the file.
+        replays: those of its rows, which went with it.
+        rows: readings taken out of the raw tables.
+        back: name and number of a file → how many of them came back as that file's.
+        unknown: files with duplicates whose bytes are not to be had, and why: whether some of
+            these rows are theirs too cannot be told.
+        reopened: rows that are open again, since their replay was taken back.
+        archived: where the file's bytes are, or why they are nowhere.
+        problems: what a person should know of sheets in quarantine/.
+    """
+
+    entry: Entry
+    replays: list[Entry]
+    rows: int = 0
+    back: dict[tuple[int, str], int] = field(default_factory=dict)
+    unknown: dict[tuple[int, str], str] = field(default_factory=dict)
+    reopened: int = 0
+    archived: str = ""
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def came_back(self) -> int:
+        """How many rows came back as other files'."""
+        return sum(self.back.values())
+
+
+def plan(bench: Workbench, entry: Entry) -> Retracted:
+    """Return what a retraction would take, for a person to confirm.
+
+    Raises:
+        NotLoaded: there is nothing to take back.
+    """
+    _require_loaded(entry)
+    replays = [each for each in bench.children(entry.file_id) if each.state == "loaded"]
+    rows = entry.rows_loaded + sum(each.rows_loaded for each in replays)
+    return Retracted(entry, replays, rows)
+
+
+def retract(
+    settings: Settings,
+    store: Store,
+    contract: Contract,
+    entry: Entry,
+    *,
+    by: str,
+    note: str | None,
+) -> Retracted:
+    """Take a file back.
+
+    Raises:
+        NotLoaded: there is nothing to take back.
+        DatabaseUnavailable: the database stayed away; nothing was committed.
+    """
+    bench = Workbench(store.engine)
+    _require_loaded(entry)
+
+    def attempt() -> Retracted | None:
+        with store.loading() as load:
+            return _transaction(settings, contract, load, entry.file_id, by=by, note=note)
+
+    done = patiently(settings, attempt)
+    if done is None:
+        # Its COMMIT was lost on the way back to us, or somebody else was quicker.
+        message = f"{entry.name} (file {entry.file_id}) is retracted already"
+        raise NotLoaded(message)
+    log.info(
+        "file.retracted",
+        file=entry.name,
+        file_id=entry.file_id,
+        replays=[each.file_id for each in done.replays],
+        rows=done.rows,
+        rows_back=done.came_back,
+        by=by,
+    )
+    done.problems = _tidy_sheets(settings, bench, contract, done.entry)
+    if done.entry.dialect is not None and _is_replay(bench, done.entry):
+        done.archived = "its rows are open again in quarantine"
+    else:
+        found = sources.archived(settings, done.entry)
+        done.archived = found.reason if isinstance(found, sources.Missing) else str(found.path)
+    return done
+
+
+def _require_loaded(entry: Entry) -> None:
+    if entry.state == "refused":
+        message = f"{entry.name} (file {entry.file_id}) was refused: nothing of it was loaded"
+        raise NotLoaded(message)
+    if entry.state == "retracted":
+        message = (
+            f"{entry.name} (file {entry.file_id}) was retracted already, by {entry.decided_by} at "
+            f"{entry.decided_at:%F %T} UTC"
+        )
+        raise NotLoaded(message)
+
+
+def _transaction(
+    settings: Settings,
+    contract: Contract,
+    load: Load,
+    file_id: int,
+    *,
+    by: str,
+    note: str | None,
+) -> Retracted | None:
+    retraction = Retraction(load)
+    entry = retraction.entry(file_id)
+    if entry is None or entry.state != "loaded":
+        return None
+    done = Retracted(entry, retraction.replays(file_id))
+    gone = [entry, *done.replays]
+    done.rows = retraction.take(gone)
+    if done.rows:
+        ids = {each.file_id for each in gone}
+        for other in retraction.with_duplicates():
+            if other.file_id not in ids:
+                _bring_back(settings, contract, load, retraction, other, done)
+    done.reopened = retraction.finish(gone, by=by, note=note)
+    return done
+
+
+def _bring_back(
+    settings: Settings,
+    contract: Contract,
+    load: Load,
+    retraction: Retraction,
+    other: Entry,
+    done: Retracted,
+) -> None:
+    """Load what another file delivered too as that file's."""
+    key = (other.file_id, other.name)
+    text = _text(settings, contract, retraction, other)
+    if isinstance(text, sources.Missing):
+        done.unknown[key] = text.reason
+        return
+    # What is in quarantine is no duplicate.
+    rejected = retraction.rejected_lines(other.file_id)
+    ids: Ints = np.array([other.file_id], np.int64)
+    back, first, last = 0, None, None
+    try:
+        for block in text:
+            rows = split(block)
+            valid, _ = validate(rows, contract, datetime.now(UTC))
+            for group in valid:
+                readings, repeats = normalise(group, rows, contract)
+                every = pd.concat([readings.frame, repeats.frame]).sort_values("row")
+                lines = rows.line_no[every["row"].to_numpy()]
+                every = every[~np.isin(lines, list(rejected))]
+                candidates = _with(readings, every)
+                found = every.iloc[retraction.among_taken(candidates)]
+                # Of equal rows the first one counts, as it did when the file was loaded.
+                once = found.drop_duplicates(["sensor_id", "ts"]).sort_values(["sensor_id", "ts"])
+                landed = load.readings(_with(readings, once), ids).readings.frame
+                if len(landed):
+                    back += len(landed)
+                    span = landed["ts"].min(), landed["ts"].max()
+                    first = min(first or span[0], span[0])
+                    last = max(last or span[1], span[1])
+    except (FileRefused, Transient) as error:
+        done.unknown[key] = str(error)
+    if back and first is not None and last is not None:
+        start, end = (t.tz_localize("UTC").to_pydatetime() for t in (first, last))
+        retraction.came_back(other.file_id, back, start, end)
+        done.back[key] = back
+
+
+def _text(
+    settings: Settings, contract: Contract, retraction: Retraction, other: Entry
+) -> Iterator[Block] | sources.Missing:
+    """Return the text of a file: from the archive, and a replay's from the database."""
+    parent = other.parent_file_id and retraction.entry(other.parent_file_id)
+    if not parent or parent.state == "refused":
+        return sources.text_of(settings, other, contract)
+    try:
+        header = sources.header_of(settings, other, contract)
+    except FileRefused as refusal:
+        return sources.Missing(refusal.message)
+    rows = retraction.replayed_rows(other.file_id)
+    return iter([sources.as_block(header, [(row.line_no, row.present) for row in rows])])
+
+
+def _with(readings: Readings, frame: pd.DataFrame) -> Readings:
+    return Readings(readings.table, readings.quantities, frame, readings.models)
+
+
+def _is_replay(bench: Workbench, entry: Entry) -> bool:
+    parent = bench.entry(entry.parent_file_id) if entry.parent_file_id else None
+    return parent is not None and parent.state != "refused"
+
+
+def _tidy_sheets(
+    settings: Settings, bench: Workbench, contract: Contract, entry: Entry
+) -> list[Problem]:
+    """Let quarantine/ show what is open after a retraction."""
+    parent: Entry | None = entry
+    if _is_replay(bench, entry):
+        parent = bench.entry(entry.parent_file_id or 0)
+    if parent is None:
+        return []
+    try:
+        header = sources.header_of(settings, parent, contract)
+    except FileRefused as refusal:
+        message = f"its sheet in quarantine/ is as it was: {refusal.message}"
+        return [Problem(parent.name, None, None, message, harmless=True)]
+    return sheets.rewrite(settings, bench, parent, header)

@@ -1,0 +1,160 @@
+"""Targets: which files and rows a person means, by name, number, hash, or a path to a sheet."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Settings
+from pipeline.errors import ConfigurationError, DiskTrouble
+from pipeline.rework import sheets
+from pipeline.rework.edits import FILE_ID, Problem, Sheet, Unreadable, decode, read_bytes
+from pipeline.steps import quarantine as quarantining
+from pipeline.steps.quarantine import LEADING
+from pipeline.store.rework import Entry, Workbench
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file of which rows are to come back, or a refused one that is to be tried again.
+
+    Attributes:
+        entry: the file.
+        sheet: what a person has repaired; None for the CSV in quarantine/, if it is there.
+    """
+
+    entry: Entry
+    sheet: Sheet | None = None
+
+
+def whoever() -> str:
+    """Return the name of the user who decides."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return f"user {os.getuid()}"
+
+
+def one(bench: Workbench, key: str) -> Entry:
+    """Return the one file of this name, number or hash.
+
+    Raises:
+        ConfigurationError: the ledger has no such file, or several.
+    """
+    entries = bench.entries(key)
+    if key.isdecimal():
+        entries = [entry for entry in entries if str(entry.file_id) == key] or entries
+    if not entries:
+        message = f"'{key}': the ledger has no file of this name, number or hash"
+        raise ConfigurationError(message)
+    if len({entry.sha256 for entry in entries}) > 1:
+        numbers = ", ".join(str(entry.file_id) for entry in entries[:10])
+        message = f"'{key}': several files are called so; give a number: {numbers}"
+        raise ConfigurationError(message)
+    # The same bytes may have been retracted and loaded again.
+    return next((entry for entry in entries if entry.state != "retracted"), entries[0])
+
+
+def every(settings: Settings, bench: Workbench, rule: str | None) -> list[Target]:
+    """Return all files with open rows (of a reason) and all refused ones."""
+    entries = bench.with_open_rows(rule)
+    found = [Target(entry) for entry in [*entries, *bench.refused(rule)]]
+    known = {entry.sha256 for entry in entries}
+    if rule is None:
+        # Sheets that a crash kept from being written anew.
+        for path in sorted(settings.quarantine.glob("*.csv")):
+            entry = _of_sheet(bench, path.name)
+            if entry and entry.sha256 not in known and sheets.path_of(settings, entry) == path:
+                found.append(Target(entry))
+    return found
+
+
+def named(settings: Settings, bench: Workbench, name: str) -> tuple[list[Target], list[Problem]]:
+    """Return what a person means by a name: a file of the ledger's, or the path of a sheet.
+
+    Raises:
+        ConfigurationError: nothing is called so, or it has nothing that could come back.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _of_path(settings, bench, path)
+    entry = one(bench, name)
+    if entry.state == "retracted":
+        message = f"{entry.name} (file {entry.file_id}) was retracted: none of its rows is open"
+        raise ConfigurationError(message)
+    parent = bench.entry(entry.parent_file_id) if entry.parent_file_id else None
+    if parent is not None and parent.state != "refused":
+        message = (
+            f"{entry.name} (file {entry.file_id}) is a replay itself: "
+            f"name file {parent.file_id} to bring back more of its rows"
+        )
+        raise ConfigurationError(message)
+    if entry.header and entry.header.casefold().startswith(LEADING[0]):
+        # A copy of a quarantine file that was dropped: the rows that it repairs are another's.
+        original = _of_sheet(bench, entry.name)
+        if original is not None and original.file_id != entry.file_id:
+            return [Target(original), Target(entry)], []
+    return [Target(entry)], []
+
+
+def _of_path(
+    settings: Settings, bench: Workbench, path: Path
+) -> tuple[list[Target], list[Problem]]:
+    for digits in quarantining.digits_in(path.name):
+        for entry in bench.entries(digits):
+            if entry.state == "refused" and ".refused" in path.name:
+                copies, _ = quarantining.refused_copies(settings.quarantine, entry.sha256)
+                if any(copy.samefile(path) for copy in copies):
+                    return [Target(entry)], []
+                message = f"{path}: repair the copy in {settings.quarantine}, or drop this one"
+                raise ConfigurationError(message)
+    try:
+        sheet = decode(path.name, read_bytes(path))
+    except Unreadable as unreadable:
+        return [], [unreadable.problem]
+    except DiskTrouble as error:
+        raise ConfigurationError(str(error)) from error
+    if sheet.at(FILE_ID) is not None:
+        return _of_export(bench, sheet)
+    owner = _of_sheet(bench, path.name)
+    if owner is None:
+        message = (
+            f"{path}: nobody can tell which file these rows are of: keep the digits of the "
+            f"quarantine file in its name, or the column '{FILE_ID}' of an exported one"
+        )
+        raise ConfigurationError(message)
+    own = sheets.path_of(settings, owner)
+    return [Target(owner, None if own and own.samefile(path) else sheet)], []
+
+
+def _of_export(bench: Workbench, sheet: Sheet) -> tuple[list[Target], list[Problem]]:
+    found, problems = [], []
+    for file_id in sorted(sheet.files()):
+        entry = bench.entry(file_id)
+        if entry is not None and entry.state == "loaded":
+            found.append(Target(entry, sheet))
+            continue
+        state = "was " + entry.state if entry else "is not in the ledger"
+        message = f"file {file_id} {state}: its rows were not taken"
+        problems.append(Problem(sheet.name, None, FILE_ID, message))
+    at = sheet.at(FILE_ID) or 0
+    for row, cells in sheet.rows():
+        text = cells[at].strip() if at < len(cells) else ""
+        if not text.isdecimal():
+            message = (
+                f"'{text[:40]}' is not a number of a file: put back the one that stood there; the "
+                "row was not taken"
+            )
+            problems.append(Problem(sheet.name, row, FILE_ID, message))
+    return found, problems
+
+
+def _of_sheet(bench: Workbench, name: str) -> Entry | None:
+    """Return the file that a sheet belongs to, by the digits in the sheet's name."""
+    for digits in quarantining.digits_in(name):
+        for entry in bench.entries(digits):
+            if entry.state == "loaded":
+                return entry
+    return None

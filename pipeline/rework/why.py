@@ -1,0 +1,335 @@
+"""Why: where a reading came from, line for line, and what else arrived for its sensor and time.
+
+The raw tables name the file. Its line is found by reading the archived bytes again, block by
+block, after their hash has been verified. Rows in quarantine are in the database. Duplicates are
+only counted there, so whoever has some is read again too, as far as the bytes are to be had.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pipeline.config import Settings
+from pipeline.contract import PLACE_UNKNOWN, Contract, flag_bits
+from pipeline.contract.header import Header
+from pipeline.contract.rules import ReasonRecord
+from pipeline.errors import FileRefused, Transient
+from pipeline.records import Block
+from pipeline.rework import sources
+from pipeline.steps.quarantine import LEADING, fields
+from pipeline.store.rework import Entry, QuarantinedRow, Workbench
+
+Became = Literal["loaded", "duplicate", "conflict", "quarantined", "repaired", "discarded"]
+_MOST_ROWS = 1_000
+# With hours and minutes at least: a day alone is not midnight.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+_MOST_UNREADABLE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that arrived for a sensor and time.
+
+    Attributes:
+        entry: the file that it came in.
+        line_no: its number there.
+        line: its text, readable.
+        became: what became of it. `loaded`: it is the reading.
+        reasons: why it was rejected, if it was.
+        row: the row in quarantine, if it is or was there.
+    """
+
+    entry: Entry
+    line_no: int
+    line: str
+    became: Became
+    reasons: tuple[ReasonRecord, ...] = ()
+    row: QuarantinedRow | None = None
+
+
+@dataclass(slots=True)
+class Reading:
+    """A reading as it is stored.
+
+    Attributes:
+        table: the raw table.
+        values: quantity → value, without the empty ones.
+        flags: the marks on it, in words.
+        place: location id, latitude, longitude.
+        entry: the file that it came from; a replay's own entry, if that brought it back.
+        line: where it stands; None when that cannot be told.
+        missing: why that cannot be told.
+        parent: the file whose rejected row it was.
+    """
+
+    table: str
+    values: dict[str, float]
+    flags: list[str]
+    place: tuple[int | None, float | None, float | None]
+    entry: Entry | None
+    line: Line | None = None
+    missing: str | None = None
+    parent: Entry | None = None
+
+
+@dataclass(slots=True)
+class Told:
+    """What is known of a sensor and time.
+
+    Attributes:
+        sensor_id: the sensor.
+        ts: the time.
+        model: its model; None for a sensor that never had a reading.
+        readings: what is stored: none, or one.
+        others: what else arrived.
+        unreadable: rejected rows of the sensor from around that time whose own time cannot be
+            read: any of them may be the one.
+        previous: time of the reading before.
+        next: time of the reading after.
+        unknown: name of a file → why nobody can tell whether it had a duplicate.
+    """
+
+    sensor_id: int
+    ts: datetime
+    model: str | None
+    readings: list[Reading] = field(default_factory=list)
+    others: list[Line] = field(default_factory=list)
+    unreadable: list[Line] = field(default_factory=list)
+    previous: datetime | None = None
+    next: datetime | None = None
+    unknown: dict[str, str] = field(default_factory=dict)
+
+
+def why(
+    settings: Settings, bench: Workbench, contract: Contract, sensor_id: int, ts: datetime
+) -> Told:
+    """Tell everything that is known of a sensor and time.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be asked.
+    """
+    return _Search(settings, bench, contract, sensor_id, ts).told()
+
+
+def moment(text: str) -> datetime | None:
+    """Return a time as files and people write it, in UTC; None when it cannot be read."""
+    if not _TIME.match(text.strip()):
+        return None
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+class _Search:
+    def __init__(
+        self,
+        settings: Settings,
+        bench: Workbench,
+        contract: Contract,
+        sensor_id: int,
+        ts: datetime,
+    ) -> None:
+        self._settings = settings
+        self._bench = bench
+        self._contract = contract
+        self._sensor = sensor_id
+        self._ts = ts
+        self._entries: dict[int, Entry | None] = {}
+        self._headers: dict[int, Header | None] = {}
+        digits = str(sensor_id).encode()
+        self._digits = digits
+        self._named = re.compile(rb"(?<![0-9])" + digits + rb"(?![0-9])")
+
+    def told(self) -> Told:
+        around = self._bench.neighbours(self._sensor, self._ts)
+        told = Told(self._sensor, self._ts, around["model"])
+        told.previous, told.next = around["previous"], around["next"]
+        rejected = self._rejected(told)
+        scanned: set[int] = set()
+        for row in self._bench.reading(self._sensor, self._ts):
+            reading = self._reading(row)
+            told.readings.append(reading)
+            self._trace(told, reading, rejected, scanned)
+        taken = {
+            (reading.line.entry.file_id, reading.line.line_no)
+            for reading in told.readings
+            if reading.line
+        }
+        for file_id, line_no in sorted(rejected.keys() - taken):
+            told.others += self._in_quarantine(rejected[file_id, line_no])
+        if told.readings:
+            self._duplicates(told, rejected, scanned)
+        # Who has the reading need not wonder which other rows it might have been.
+        told.unreadable = [] if told.readings else told.unreadable[:_MOST_UNREADABLE]
+        told.others.sort(key=lambda line: (line.entry.file_id, line.line_no))
+        return told
+
+    # ---- what is stored ------------------------------------------------------------------------
+
+    def _reading(self, row: dict[str, Any]) -> Reading:
+        bits = {bit: name for name, bit in flag_bits(row["table"]).items()}
+        marks = ["the file gave no coordinates"] if row["flags"] & PLACE_UNKNOWN else []
+        marks += [f"{n} is outside its typical range" for b, n in bits.items() if row["flags"] & b]
+        return Reading(
+            row["table"],
+            {name: value for name, value in row["values"].items() if value is not None},
+            marks,
+            (row["location_id"], row["lat"], row["lon"]),
+            self._entry(row["file_id"]),
+        )
+
+    def _trace(
+        self,
+        told: Told,
+        reading: Reading,
+        rejected: dict[tuple[int, int], QuarantinedRow],
+        scanned: set[int],
+    ) -> None:
+        """Find the line of a reading."""
+        entry = reading.entry
+        if entry is None:
+            return
+        parent = self._entry(entry.parent_file_id) if entry.parent_file_id else None
+        if parent is not None and parent.state != "refused":
+            reading.parent = parent
+            for row in self._bench.replayed_rows(entry.file_id):
+                if self._matches(parent, row.present):
+                    reading.line = next(iter(self._in_quarantine(row)), None)
+                    return
+            reading.missing = "no row of that replay has this time"
+            return
+        scanned.add(entry.file_id)
+        try:
+            for number, line in self._lines(entry):
+                if (entry.file_id, number) in rejected:
+                    continue
+                text = line.decode(errors="replace")
+                if reading.line is None:
+                    reading.line = Line(entry, number, text, "loaded")
+                else:
+                    told.others.append(Line(entry, number, text, "duplicate"))
+        except (FileRefused, Transient) as error:
+            reading.missing = str(error)
+        if reading.line is None and reading.missing is None:
+            reading.missing = "the archived file holds no line with this sensor and time"
+
+    # ---- what else arrived ---------------------------------------------------------------------
+
+    def _rejected(self, told: Told) -> dict[tuple[int, int], QuarantinedRow]:
+        """Return the rejected rows with this very key; note those whose time cannot be read."""
+        found = {}
+        for row in self._bench.rows_of_sensor(self._sensor, self._ts, _MOST_ROWS):
+            entry = self._entry(row.file_id)
+            if entry is None or entry.state == "retracted":
+                continue
+            if self._matches(entry, row.exact) or self._matches(entry, row.present):
+                found[row.file_id, row.line_no] = row
+            elif row.state == "open" and self._timeless(entry, row.exact):
+                told.unreadable += self._in_quarantine(row)
+        return found
+
+    def _in_quarantine(self, row: QuarantinedRow) -> list[Line]:
+        entry = self._entry(row.file_id)
+        if entry is None:
+            return []
+        became: Became
+        if row.state == "open":
+            only = {reason["rule"] for reason in row.reasons} == {"conflict"}
+            became = "conflict" if only else "quarantined"
+        else:
+            became = "repaired" if row.state == "repaired" else "discarded"
+        text = row.exact.decode(errors="replace")
+        return [Line(entry, row.line_no, text, became, tuple(row.reasons), row)]
+
+    def _duplicates(
+        self,
+        told: Told,
+        rejected: dict[tuple[int, int], QuarantinedRow],
+        scanned: set[int],
+    ) -> None:
+        for entry in self._bench.with_duplicates():
+            parent = self._entry(entry.parent_file_id) if entry.parent_file_id else None
+            if entry.file_id in scanned or (parent and parent.state != "refused"):
+                continue  # a replay's rows are among the rejected ones
+            try:
+                for number, line in self._lines(entry):
+                    if (entry.file_id, number) not in rejected:
+                        text = line.decode(errors="replace")
+                        told.others.append(Line(entry, number, text, "duplicate"))
+            except (FileRefused, Transient) as error:
+                told.unknown[entry.name] = str(error)
+
+    # ---- lines ---------------------------------------------------------------------------------
+
+    def _lines(self, entry: Entry) -> Iterator[tuple[int, bytes]]:
+        """Yield the lines of a file with this sensor and time, in its order.
+
+        Raises:
+            FileRefused: its bytes are not to be had, or no longer understood.
+        """
+        text = sources.text_of(self._settings, entry, self._contract)
+        if isinstance(text, sources.Missing):
+            raise FileRefused("gone", text.reason)
+        for block in text:
+            if self._digits in block.text:
+                yield from self._within(block)
+
+    def _within(self, block: Block) -> Iterator[tuple[int, bytes]]:
+        (segment,) = block.segments
+        number, counted, end = segment.first_line, 0, -1
+        for found in self._named.finditer(block.text):
+            if found.start() < end:
+                continue  # the line was looked at already
+            start = block.text.rfind(b"\n", 0, found.start()) + 1
+            end = block.text.find(b"\n", start)
+            number += block.text.count(b"\n", counted, start)
+            counted = start
+            line = block.text[start:end].removesuffix(b"\r")
+            if self._is_key(block.header, line):
+                yield number, line
+
+    def _matches(self, entry: Entry, line: bytes) -> bool:
+        header = self._header(entry)
+        return header is not None and self._is_key(header, line)
+
+    def _is_key(self, header: Header, line: bytes) -> bool:
+        sensor, time = _key(header, line)
+        return sensor == self._sensor and time == self._ts
+
+    def _timeless(self, entry: Entry, line: bytes) -> bool:
+        header = self._header(entry)
+        if header is None:
+            return False
+        _, time = _key(header, line)
+        return time is None
+
+    def _header(self, entry: Entry) -> Header | None:
+        if entry.file_id not in self._headers:
+            try:
+                found = sources.header_of(self._settings, entry, self._contract)
+            except (FileRefused, Transient):
+                self._headers[entry.file_id] = None
+            else:
+                self._headers[entry.file_id] = found
+        return self._headers[entry.file_id]
+
+    def _entry(self, file_id: int) -> Entry | None:
+        if file_id not in self._entries:
+            self._entries[file_id] = self._bench.entry(file_id)
+        return self._entries[file_id]
+
+
+def _key(header: Header, line: bytes) -> tuple[int | None, datetime | None]:
+    """Return sensor and time of a line, as far as they can be read."""
+    own = fields(header, line)
+    leading = len(LEADING) if header.names[: len(LEADING)] == LEADING else 0
+    cells = dict(zip(header.names[leading:], own, strict=False))
+    sensor = cells.get("sensor_id", "").strip().removeprefix("+")
+    number = int(sensor) if sensor.isdecimal() and len(sensor) < 18 else None
+    return number, moment(cells.get("timestamp", ""))

@@ -1,0 +1,127 @@
+"""Retraction: taking a file back, in one transaction: rows, statistics and books together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from psycopg.rows import class_row
+
+from pipeline.records import Readings
+from pipeline.store import rollup
+from pipeline.store.copy import Cursor, copy_in
+from pipeline.store.load import Load
+from pipeline.store.rework import Entry, QuarantinedRow, entries_asked
+from pipeline.store.sql import statement
+
+_RAW = ("raw_particulate", "raw_climate")
+
+
+class Retraction:
+    """The open transaction in which a file is taken back."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._cursor: Cursor = load._cursor
+
+    def entry(self, file_id: int) -> Entry | None:
+        """Return a ledger row; no other writer can change it before we commit."""
+        return next(iter(self._entries(file_id=file_id)), None)
+
+    def replays(self, file_id: int) -> list[Entry]:
+        """Return the loaded replays of a file's rows, oldest first."""
+        return [e for e in self._entries(parent=file_id)[::-1] if e.state == "loaded"]
+
+    def with_duplicates(self) -> list[Entry]:
+        """Return the loaded files some of whose rows were known already, oldest first."""
+        return self._entries(duplicates=True)[::-1]
+
+    def replayed_rows(self, replay_file_id: int) -> list[QuarantinedRow]:
+        """Return the rows that a replay brought back."""
+        with self._cursor.connection.cursor(row_factory=class_row(QuarantinedRow)) as cursor:
+            asked = {"replay_file_id": replay_file_id}
+            return cursor.execute(statement("rework_replayed_rows").encode(), asked).fetchall()
+
+    def rejected_lines(self, file_id: int) -> set[int]:
+        """Return the line numbers of a file's rejected rows."""
+        self._cursor.execute(
+            "SELECT line_no FROM air.quarantined_row WHERE file_id = %s", [file_id]
+        )
+        return {line for (line,) in self._cursor}
+
+    def take(self, entries: Sequence[Entry]) -> int:
+        """Take the rows of files out of the raw tables, and remember them until the commit.
+
+        Returns:
+            How many rows were taken.
+        """
+        ids = [entry.file_id for entry in entries]
+        firsts = [entry.first_ts for entry in entries if entry.first_ts]
+        lasts = [entry.last_ts for entry in entries if entry.last_ts]
+        taken = 0
+        for table in _RAW:
+            self._cursor.execute(statement("retract_taken_create", table=table).encode())
+            if firsts and lasts:
+                span = {"file_ids": ids, "first_ts": min(firsts), "last_ts": max(lasts)}
+                self._cursor.execute(statement("retract_take", table=table).encode(), span)
+                taken += self._cursor.rowcount
+            self._cursor.execute(statement("retract_taken_index", table=table).encode())
+        self._cursor.execute("DELETE FROM air.file_aggregate WHERE file_id = ANY (%s)", [ids])
+        return taken
+
+    def among_taken(self, readings: Readings) -> list[int]:
+        """Return the positions in the frame of readings that were taken, with the same values."""
+        frame = readings.frame
+        kinds = ", ".join(f"{name} real" for name in readings.quantities)
+        cursor = self._cursor
+        cursor.execute("DROP TABLE IF EXISTS pg_temp.retract_stage")
+        cursor.execute(statement("retract_stage_create", columns=kinds).encode())
+        columns = {
+            "idx": pa.array(np.arange(len(frame), dtype=np.int32)),
+            "sensor_id": pa.array(frame["sensor_id"].to_numpy(), pa.int32()),
+            "ts": pa.array(frame["ts"].to_numpy(), pa.timestamp("us", "UTC")),
+        }
+        for name in readings.quantities:
+            # from_pandas: NaN is "no value", and that is NULL in the database.
+            columns[name] = pa.array(frame[name].to_numpy(), pa.float32(), from_pandas=True)
+        copy_in(cursor, ("retract_stage",), columns)
+        same = " AND ".join(
+            f"stage.{name} IS NOT DISTINCT FROM taken.{name}" for name in readings.quantities
+        )
+        cursor.execute(statement("retract_matches", table=readings.table, same=same).encode())
+        return sorted(idx for (idx,) in cursor)
+
+    def came_back(self, file_id: int, rows: int, first_ts: datetime, last_ts: datetime) -> None:
+        """Move rows of a file from its duplicates to its loaded ones, statistics included."""
+        asked = {"file_id": file_id, "rows": rows, "first_ts": first_ts, "last_ts": last_ts}
+        self._cursor.execute(statement("retract_came_back"), asked)
+        self._cursor.execute("DELETE FROM air.file_aggregate WHERE file_id = %(file_id)s", asked)
+        for table in _RAW:
+            name = f"retract_aggregate_{table.removeprefix('raw_')}"
+            self._cursor.execute(statement(name), asked)
+
+    def finish(self, entries: Sequence[Entry], *, by: str, note: str | None) -> int:
+        """Work the rollups out anew, settle the rows in quarantine, and note who did it.
+
+        Returns:
+            How many rows of other files are open again, since their replay was taken back.
+        """
+        # Places of what came back; what was taken is worked out anew.
+        self._load.finish([], pd.DataFrame())
+        self._cursor.execute(statement("retract_hours"))
+        hours = self._cursor.fetchall()
+        rollup.recompute(self._cursor, [s for s, _ in hours], [hour for _, hour in hours])
+        asked = {"file_ids": [entry.file_id for entry in entries], "by": by, "note": note}
+        self._cursor.execute(statement("retract_reopen"), asked)
+        reopened = self._cursor.rowcount
+        self._cursor.execute(statement("retract_close"), asked)
+        self._cursor.execute(statement("retract_entries"), asked)
+        return reopened
+
+    def _entries(self, **wanted: object) -> list[Entry]:
+        with self._cursor.connection.cursor(row_factory=class_row(Entry)) as cursor:
+            asked = entries_asked(**wanted)
+            return cursor.execute(statement("rework_entries").encode(), asked).fetchall()

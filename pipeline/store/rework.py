@@ -1,0 +1,297 @@
+"""Rework: what repairing, replaying, discarding and explaining ask of the database, and change.
+
+`Workbench` only looks. `Repair` changes rows in quarantine, within the one transaction in which
+their readings are loaded, under the lock of all writers: what it finds open stays open until it
+commits, so of two replays of the same rows the second finds none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import class_row
+
+from pipeline.contract.rules import ReasonRecord
+from pipeline.store import ledger
+from pipeline.store.copy import Cursor
+from pipeline.store.load import Load, Store
+from pipeline.store.queries import Queries, Row
+from pipeline.store.sql import statement
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A ledger row. Attributes: as the columns of `air.source_file`."""
+
+    file_id: int
+    name: str
+    sha256: str
+    bytes: int
+    dialect: str | None
+    sensor_model: str | None
+    state: str
+    rows_read: int
+    rows_loaded: int
+    rows_duplicate: int
+    rows_quarantined: int
+    first_ts: datetime | None
+    last_ts: datetime | None
+    loaded_at: datetime
+    contract_version: str
+    app_version: str
+    parent_file_id: int | None
+    rule: str | None
+    reason: str | None
+    header: str | None
+    decided_at: datetime | None
+    decided_by: str | None
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedRow:
+    """A rejected row. Attributes: as the columns of `air.quarantined_row`."""
+
+    file_id: int
+    line_no: int
+    line: str
+    line_bytes: bytes | None
+    reasons: list[ReasonRecord]
+    state: str
+    replay_file_id: int | None
+    replay_line: str | None
+    decided_at: datetime | None
+    decided_by: str | None
+    note: str | None
+
+    @property
+    def exact(self) -> bytes:
+        """The line as it stood in its file."""
+        return self.line.encode() if self.line_bytes is None else self.line_bytes
+
+    @property
+    def present(self) -> bytes:
+        """The line as it stands now: as somebody repaired it once, else as in its file."""
+        return self.exact if self.replay_line is None else self.replay_line.encode()
+
+
+class Workbench(Queries):
+    """Asks about what was rejected. Every method may raise `DatabaseUnavailable`."""
+
+    def entries(self, key: str) -> list[Entry]:
+        """Return ledger rows with this number, name or hash (8 digits at least), newest first."""
+        return self._entries(key=key)
+
+    def entry(self, file_id: int) -> Entry | None:
+        """Return the ledger row of this number."""
+        return next(iter(self._entries(file_id=file_id)), None)
+
+    def with_open_rows(self, rule: str | None) -> list[Entry]:
+        """Return the files with open rows (of a reason), oldest first."""
+        return self._entries(open_rows=True, rule=rule)[::-1]
+
+    def refused(self, rule: str | None) -> list[Entry]:
+        """Return the files that were refused and that nobody has settled, oldest first."""
+        return self._entries(refused=True, rule=rule)[::-1]
+
+    def children(self, file_id: int) -> list[Entry]:
+        """Return the files that name this one as their parent, oldest first."""
+        return self._entries(parent=file_id)[::-1]
+
+    def with_duplicates(self) -> list[Entry]:
+        """Return the loaded files some of whose rows were known already, oldest first."""
+        return self._entries(duplicates=True)[::-1]
+
+    def dropped_sheets(self, sha256: str) -> list[Entry]:
+        """Return the quarantine files of a file that were dropped into data/, oldest first."""
+        return self._entries(copies=sha256[:12])[::-1]
+
+    def rows(
+        self,
+        file_id: int,
+        *,
+        states: Sequence[str] | None = ("open",),
+        rule: str | None = None,
+        lines: Sequence[int] | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[QuarantinedRow]:
+        """Return rejected rows of a file, in its order; None for any state, reason or line."""
+        parameters = _asked(file_id, states, rule, lines, after, limit)
+        return [QuarantinedRow(**row) for row in self._rows("rework_rows", parameters)]
+
+    def chunks(
+        self, file_id: int, *, rule: str | None = None, size: int = 20_000
+    ) -> Iterator[list[QuarantinedRow]]:
+        """Yield all open rows of a file, some at a time."""
+        after = 0
+        while rows := self.rows(file_id, rule=rule, after=after, limit=size):
+            yield rows
+            after = rows[-1].line_no
+
+    def replayed_rows(self, replay_file_id: int) -> list[QuarantinedRow]:
+        """Return the rows that a replay brought back."""
+        found = self._rows("rework_replayed_rows", {"replay_file_id": replay_file_id})
+        return [QuarantinedRow(**row) for row in found]
+
+    def states(self) -> Row:
+        """Return how many rows are open, repaired, discarded, and in the ledger's own books."""
+        return self._rows("rework_states", {})[0]
+
+    def states_of(self, file_id: int) -> Row:
+        """Return the same for one file."""
+        return self._rows("rework_states_of", {"file_id": file_id})[0]
+
+    def by_rule(self, rule: str | None) -> list[Row]:
+        """Return open rows by reason, with an example."""
+        return self._rows("rework_by_rule", {"rule": rule})
+
+    def by_age(self, rule: str | None) -> list[Row]:
+        """Return open rows by the time since they were rejected."""
+        return self._rows("rework_by_age", {"rule": rule})
+
+    def reading(self, sensor_id: int, ts: datetime) -> list[Row]:
+        """Return the readings of a sensor at a time (at most one of each raw table)."""
+        return self._rows("why_reading", {"sensor_id": sensor_id, "ts": ts})
+
+    def neighbours(self, sensor_id: int, ts: datetime) -> Row:
+        """Return the times of the readings of a sensor before and after a time."""
+        return self._rows("why_neighbours", {"sensor_id": sensor_id, "ts": ts})[0]
+
+    def rows_of_sensor(self, sensor_id: int, ts: datetime, limit: int) -> list[QuarantinedRow]:
+        """Return rejected rows that name a sensor, of files that may hold its time."""
+        parameters = {"pattern": rf"(^|[;,\t\" ])\+?0*{sensor_id}([;,\t\" ]|$)", "ts": ts}
+        found = self._rows("why_rejected", {**parameters, "limit": limit})
+        return [QuarantinedRow(**row) for row in found]
+
+    def _entries(self, **wanted: object) -> list[Entry]:
+        return [Entry(**row) for row in self._rows("rework_entries", entries_asked(**wanted))]
+
+
+class Repair:
+    """The open transaction in which rows leave quarantine."""
+
+    def __init__(self, load: Load) -> None:
+        self._cursor: Cursor = load._cursor
+
+    def state(self, file_id: int) -> str | None:
+        """Return the state of a file in the ledger, or None."""
+        self._cursor.execute("SELECT state FROM air.source_file WHERE file_id = %s", [file_id])
+        found = self._cursor.fetchone()
+        return found[0] if found else None
+
+    def open_rows(
+        self,
+        file_id: int,
+        *,
+        rule: str | None,
+        lines: Sequence[int] | None,
+        after: int,
+        limit: int,
+    ) -> list[QuarantinedRow]:
+        """Return open rows of a file, in its order; they stay open until we commit."""
+        asked = _asked(file_id, ("open",), rule, lines, after, limit)
+        with self._cursor.connection.cursor(row_factory=class_row(QuarantinedRow)) as cursor:
+            return cursor.execute(statement("rework_rows").encode(), asked).fetchall()
+
+    def repaired(
+        self, file_id: int, lines: Sequence[int], texts: Sequence[str | None], replay: int, by: str
+    ) -> None:
+        """Mark open rows as brought back.
+
+        Args:
+            file_id: their file.
+            lines: their line numbers.
+            texts: for each the line as it came back; None for as it stood.
+            replay: the file that brought them back.
+            by: who did it.
+        """
+        self._cursor.execute(
+            statement("rework_repaired"),
+            {
+                "file_id": file_id,
+                "lines": list(lines),
+                "texts": list(texts),
+                "replay": replay,
+                "by": by,
+            },
+        )
+
+    def discard(
+        self, file_id: int, *, rule: str | None, lines: Sequence[int] | None, by: str, note: str
+    ) -> list[int]:
+        """Mark open rows as not wanted; return their line numbers."""
+        self._cursor.execute(
+            statement("rework_discard"),
+            {
+                "file_id": file_id,
+                "rule": rule,
+                "lines": None if lines is None else list(lines),
+                "by": by,
+                "note": note,
+            },
+        )
+        return sorted(line for (line,) in self._cursor)
+
+    def settle_refused(self, file_id: int, *, by: str, note: str, child: int | None = None) -> bool:
+        """Note that a person has settled a refused file, by a repaired one or by discarding it.
+
+        Returns:
+            Whether it was still unsettled.
+        """
+        if child is not None:
+            self._cursor.execute(
+                "UPDATE air.source_file SET parent_file_id = %s"
+                " WHERE file_id = %s AND parent_file_id IS NULL",
+                [file_id, child],
+            )
+        self._cursor.execute(
+            "UPDATE air.source_file SET decided_at = clock_timestamp(), decided_by = %s, note = %s"
+            " WHERE file_id = %s AND state = 'refused' AND decided_at IS NULL",
+            [by, note, file_id],
+        )
+        return self._cursor.rowcount == 1
+
+
+def write_replay(load: Load, row: ledger.FileRow) -> None:
+    """Write the ledger row of a replay early, so that rows can refer to it."""
+    ledger.write(load._cursor, [row])
+
+
+@contextmanager
+def repairing(store: Store) -> Iterator[Repair]:
+    """Open a transaction that changes rows in quarantine and loads nothing.
+
+    Raises:
+        DatabaseUnavailable: nothing was committed, or it is unknown.
+    """
+    with store.loading() as load:
+        yield Repair(load)
+
+
+def entries_asked(**wanted: object) -> dict[str, object]:
+    """Return the parameters of `rework_entries`, of which only some are wanted."""
+    names = ("key", "file_id", "open_rows", "refused", "parent", "duplicates", "rule", "copies")
+    return {**dict.fromkeys(names), **wanted}
+
+
+def _asked(
+    file_id: int,
+    states: Sequence[str] | None,
+    rule: str | None,
+    lines: Sequence[int] | None,
+    after: int,
+    limit: int | None,
+) -> dict[str, Any]:
+    return {
+        "file_id": file_id,
+        "states": None if states is None else list(states),
+        "rule": rule,
+        "lines": None if lines is None else list(lines),
+        "after": after,
+        "limit": limit,
+    }

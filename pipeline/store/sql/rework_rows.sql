@@ -1,0 +1,12 @@
+-- Rejected rows of one file, in its order, some at a time.
+SELECT file_id, line_no, line, line_bytes, reasons, state, replay_file_id, replay_line,
+       decided_at, decided_by, note
+  FROM air.quarantined_row
+ WHERE file_id = %(file_id)s
+   AND line_no > %(after)s
+   AND (%(states)s::text[] IS NULL OR state = ANY (%(states)s))
+   AND (%(lines)s::bigint[] IS NULL OR line_no = ANY (%(lines)s))
+   AND (%(rule)s::text IS NULL
+        OR reasons @> jsonb_build_array(jsonb_build_object('rule', %(rule)s::text)))
+ ORDER BY line_no
+ LIMIT %(limit)s
