@@ -44,7 +44,20 @@ def rows(
     Raises:
         DatabaseUnavailable: the database stayed away; nothing was committed.
     """
+    with sheets.at_work(settings):
+        return _rows(settings, store, contract, entry, rule, lines, by, note)
 
+
+def _rows(
+    settings: Settings,
+    store: Store,
+    contract: Contract,
+    entry: Entry,
+    rule: str | None,
+    lines: Sequence[int] | None,
+    by: str,
+    note: str,
+) -> tuple[list[int], list[Problem]]:
     def attempt() -> list[int]:
         with repairing(store) as repair:
             return repair.discard(entry.file_id, rule=rule, lines=lines, by=by, note=note)

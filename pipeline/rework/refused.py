@@ -17,9 +17,10 @@ from typing import Literal
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.drop import drop
-from pipeline.errors import FileRefused, Transient
+from pipeline.errors import FileRefused
 from pipeline.flow import Flow, Outcome
 from pipeline.records import Content
+from pipeline.rework import sheets
 from pipeline.rework.discard import patiently
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.read import Limits, blocks, content, opened
@@ -66,6 +67,13 @@ def retry(
         DatabaseUnavailable: the database stayed away; the file is in quarantine/ or in data/.
         DiskTrouble: data/ or quarantine/ cannot be written to.
     """
+    with sheets.at_work(settings):
+        return _retry(settings, store, contract, entry, by=by, dry=dry)
+
+
+def _retry(
+    settings: Settings, store: Store, contract: Contract, entry: Entry, *, by: str, dry: bool
+) -> Retried:
     copies, reasons = quarantining.refused_copies(settings.quarantine, entry.sha256)
     if not copies:
         return Retried(entry, "gone", f"its bytes are not in {settings.quarantine} any more")
@@ -155,6 +163,3 @@ def _plain_name(path: Path, entry: Entry) -> str:
     name = os.fsencode(path.name).replace(f".{entry.sha256[:12]}.refused".encode(), b"")
     plain = os.fsdecode(name)
     return plain if plain.lower().endswith((".csv", ".csv.gz")) else f"{plain}.csv"
-
-
-__all__ = ["Retried", "State", "Transient", "retry"]

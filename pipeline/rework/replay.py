@@ -137,7 +137,12 @@ class Replay:
 
         Raises:
             DatabaseUnavailable: the database stayed away; nothing was committed.
+            DiskTrouble: quarantine/ cannot be read or written to. What was committed stays so.
         """
+        with sheets.at_work(self._settings):
+            return self._run(entry, rule, sheet, dry=dry)
+
+    def _run(self, entry: Entry, rule: str | None, sheet: Sheet | None, *, dry: bool) -> Replayed:
         done = Replayed(entry)
         try:
             header = sources.header_of(self._settings, entry, self._contract)

@@ -116,7 +116,8 @@ def retract(
         rows_back=done.came_back,
         by=by,
     )
-    done.problems = _tidy_sheets(settings, bench, contract, done.entry)
+    with sheets.at_work(settings):
+        done.problems = _tidy_sheets(settings, bench, contract, done.entry)
     if done.entry.dialect is not None and _is_replay(bench, done.entry):
         done.archived = "its rows are open again in quarantine"
     else:

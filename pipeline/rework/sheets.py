@@ -7,10 +7,11 @@ sheet, which is understood all the same, and the next command writes it again.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,30 @@ from pipeline.steps.quarantine import LEADING, fields, written
 from pipeline.store.rework import Entry, QuarantinedRow, Workbench
 
 _FILE_MODE = 0o640
+
+
+@contextmanager
+def at_work(settings: Settings) -> Iterator[None]:
+    """Be the only one who works on the sheets of a home, until the end of the block.
+
+    The database keeps replays apart; this keeps their sheets apart, and readers from half of one.
+
+    Raises:
+        DiskTrouble: quarantine/ cannot be opened.
+    """
+    folder = settings.quarantine
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        message = f"{folder}: cannot be opened: {error.strerror}"
+        raise DiskTrouble(message) from error
+    try:
+        with suppress(OSError):  # some network filesystems know no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def path_of(settings: Settings, entry: Entry) -> Path | None:

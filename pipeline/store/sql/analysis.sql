@@ -215,14 +215,15 @@ AS $$
     -- length from one hour, which then has few readings. Days whose 24 hours are complete have
     -- neither; of the others, only such hours are looked up in the raw tables.
     WITH days AS (
-        SELECT daily.sensor_id, daily.day, bool_or(daily.quantity LIKE 'pm%') AS dust,
-               array_agg(daily.quantity) AS quantities,
-               max(daily.complete_hours) = 24 AND longer_than >= interval '42 minutes' AS whole
+        -- The quantity with the most readings speaks for its sensor.
+        SELECT DISTINCT ON (daily.sensor_id, daily.day)
+               daily.sensor_id, daily.day, daily.quantity, daily.quantity LIKE 'pm%' AS dust,
+               daily.complete_hours = 24 AND longer_than >= interval '42 minutes' AS whole
           FROM air.daily
          WHERE daily.day BETWEEN (since AT TIME ZONE 'UTC')::date - 1
                              AND (until AT TIME ZONE 'UTC')::date
            AND (sensor IS NULL OR daily.sensor_id = sensor)
-         GROUP BY daily.sensor_id, daily.day
+         ORDER BY daily.sensor_id, daily.day, daily.n DESC
     ), neighbours AS (
         SELECT days.*,
                lag(days.day) OVER along = days.day - 1 AS follows,
@@ -241,74 +242,69 @@ AS $$
                    AND extract(hour FROM seen.hour AT TIME ZONE 'UTC') < 23 AS before_hole
           FROM neighbours
           CROSS JOIN LATERAL (
-              SELECT hourly.hour, max(hourly.n) AS n
+              SELECT hourly.hour, hourly.n
                 FROM air.hourly
                WHERE hourly.sensor_id = neighbours.sensor_id
-                 AND hourly.quantity = ANY (neighbours.quantities)
+                 AND hourly.quantity = neighbours.quantity
                  AND hourly.hour >= neighbours.day::timestamp AT TIME ZONE 'UTC'
                  AND hourly.hour < (neighbours.day + 1)::timestamp AT TIME ZONE 'UTC'
-               GROUP BY hourly.hour) AS seen
+              -- Day by day, by the key: never a join that reads all hours.
+              OFFSET 0) AS seen
          WHERE NOT neighbours.whole OR neighbours.follows IS NOT TRUE
         WINDOW along AS (PARTITION BY neighbours.sensor_id ORDER BY seen.hour),
                day AS (PARTITION BY neighbours.sensor_id, neighbours.day)
-    ), silences AS (
-        SELECT hours.sensor_id, silent.started_at, silent.ended_at
+    ), lives AS (
+        SELECT place.sensor_id, min(place.first_ts) AS first_ts, max(place.last_ts) AS last_ts
+          FROM air.sensor_place AS place
+         WHERE sensor IS NULL OR place.sensor_id = sensor
+         GROUP BY place.sensor_id
+    ), doubtful AS (
+        SELECT hours.sensor_id, hours.dust, hours.hour, hours.n
           FROM hours
+         WHERE hours.hour >= since - interval '2 hours' AND hours.hour < until
+           AND (NOT hours.follows OR hours.before_hole
+                OR hours.n <= 2 + (3600 - extract(epoch FROM longer_than) / 2) / 148)
+        UNION ALL
+        -- What reaches beyond the end.
+        SELECT lives.sensor_id, kind.dust, until, 0
+          FROM lives
+          CROSS JOIN LATERAL (
+              SELECT daily.quantity LIKE 'pm%' AS dust
+                FROM air.daily
+               WHERE daily.sensor_id = lives.sensor_id LIMIT 1) AS kind
+         WHERE lives.first_ts < until AND lives.last_ts >= until
+    ), silences AS (
+        -- From the reading before the hour, through its n, to the one after.
+        SELECT doubtful.sensor_id, silent.started_at, silent.ended_at
+          FROM doubtful
           CROSS JOIN LATERAL (
               SELECT lag(point.ts) OVER (ORDER BY point.ts) AS started_at, point.ts AS ended_at
                 FROM (
                     (SELECT ts FROM air.raw_particulate AS raw
-                      WHERE hours.dust AND raw.sensor_id = hours.sensor_id AND raw.ts < hours.hour
+                      WHERE doubtful.dust AND raw.sensor_id = doubtful.sensor_id
+                        AND raw.ts < doubtful.hour
                       ORDER BY ts DESC LIMIT 1)
                     UNION ALL
                     (SELECT ts FROM air.raw_particulate AS raw
-                      WHERE hours.dust AND raw.sensor_id = hours.sensor_id
-                        AND raw.ts >= hours.hour AND raw.ts < hours.hour + interval '1 hour')
-                    UNION ALL
-                    (SELECT ts FROM air.raw_particulate AS raw
-                      WHERE hours.dust AND raw.sensor_id = hours.sensor_id
-                        AND raw.ts >= hours.hour + interval '1 hour'
-                      ORDER BY ts LIMIT 1)
+                      WHERE doubtful.dust AND raw.sensor_id = doubtful.sensor_id
+                        AND raw.ts >= doubtful.hour
+                      ORDER BY ts LIMIT doubtful.n + 1)
                     UNION ALL
                     (SELECT ts FROM air.raw_climate AS raw
-                      WHERE NOT hours.dust AND raw.sensor_id = hours.sensor_id
-                        AND raw.ts < hours.hour
+                      WHERE NOT doubtful.dust AND raw.sensor_id = doubtful.sensor_id
+                        AND raw.ts < doubtful.hour
                       ORDER BY ts DESC LIMIT 1)
                     UNION ALL
                     (SELECT ts FROM air.raw_climate AS raw
-                      WHERE NOT hours.dust AND raw.sensor_id = hours.sensor_id
-                        AND raw.ts >= hours.hour AND raw.ts < hours.hour + interval '1 hour')
-                    UNION ALL
-                    (SELECT ts FROM air.raw_climate AS raw
-                      WHERE NOT hours.dust AND raw.sensor_id = hours.sensor_id
-                        AND raw.ts >= hours.hour + interval '1 hour'
-                      ORDER BY ts LIMIT 1)
+                      WHERE NOT doubtful.dust AND raw.sensor_id = doubtful.sensor_id
+                        AND raw.ts >= doubtful.hour
+                      ORDER BY ts LIMIT doubtful.n + 1)
                 ) AS point) AS silent
-         WHERE hours.hour >= since - interval '2 hours' AND hours.hour < until
-           AND (NOT hours.follows OR hours.before_hole
-                OR hours.n <= 2 + (3600 - extract(epoch FROM longer_than) / 2) / 148)
+         WHERE silent.ended_at - silent.started_at > longer_than
         UNION
-        SELECT known.sensor_id, newest.ts, next.ts
-          FROM air.sensor AS known
-          CROSS JOIN LATERAL (
-              SELECT max(last.ts) AS ts
-                FROM ((SELECT ts FROM air.raw_particulate AS raw
-                        WHERE raw.sensor_id = known.sensor_id AND raw.ts < until
-                        ORDER BY ts DESC LIMIT 1)
-                      UNION ALL
-                      (SELECT ts FROM air.raw_climate AS raw
-                        WHERE raw.sensor_id = known.sensor_id AND raw.ts < until
-                        ORDER BY ts DESC LIMIT 1)) AS last) AS newest
-          CROSS JOIN LATERAL (
-              SELECT min(first.ts) AS ts
-                FROM ((SELECT ts FROM air.raw_particulate AS raw
-                        WHERE raw.sensor_id = known.sensor_id AND raw.ts >= until
-                        ORDER BY ts LIMIT 1)
-                      UNION ALL
-                      (SELECT ts FROM air.raw_climate AS raw
-                        WHERE raw.sensor_id = known.sensor_id AND raw.ts >= until
-                        ORDER BY ts LIMIT 1)) AS first) AS next
-         WHERE sensor IS NULL OR known.sensor_id = sensor
+        SELECT lives.sensor_id, lives.last_ts, NULL
+          FROM lives
+         WHERE lives.last_ts < until
     )
     SELECT silences.sensor_id, silences.started_at, silences.ended_at,
            coalesce(silences.ended_at, until) - silences.started_at,

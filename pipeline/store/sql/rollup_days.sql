@@ -7,11 +7,15 @@ SELECT sensor_id, quantity, day, sum(n), count(*), count(*) FILTER (WHERE n >= {
                sum(known.n * known.mean) OVER of_day / sum(known.n) OVER of_day AS centre
           FROM unnest(%(sensor_ids)s::integer[], %(quantities)s::text[], %(days)s::date[])
                AS touched (sensor_id, quantity, day)
-          JOIN air.hourly AS known
-            ON known.sensor_id = touched.sensor_id
-           AND known.quantity = touched.quantity
-           AND known.hour >= touched.day::timestamp AT TIME ZONE 'UTC'
-           AND known.hour < (touched.day + 1)::timestamp AT TIME ZONE 'UTC'
+         CROSS JOIN LATERAL (
+             SELECT n, min, max, mean, m2
+               FROM air.hourly
+              WHERE hourly.sensor_id = touched.sensor_id
+                AND hourly.quantity = touched.quantity
+                AND hourly.hour >= touched.day::timestamp AT TIME ZONE 'UTC'
+                AND hourly.hour < (touched.day + 1)::timestamp AT TIME ZONE 'UTC'
+             -- Day by day, by the key: never a join that reads all hours.
+             OFFSET 0) AS known
         WINDOW of_day AS (PARTITION BY touched.sensor_id, touched.quantity, touched.day)) AS hours
  GROUP BY sensor_id, quantity, day
  ORDER BY sensor_id, quantity, day

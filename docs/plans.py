@@ -1,0 +1,132 @@
+"""Measure the queries of `docs/queries` on a database, and write their plans into `docs/plans.md`.
+
+    python docs/plans.py postgresql://... "2 cores, shared"
+
+Each query is asked five times, over a connection of its own each time; the plan is that of the run
+in the middle, without what was never executed. Sensor and day are the
+database's own: a sensor with readings of dust, and the day of the newest hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from pipeline.embedded import bin_dir
+
+FOLDER = Path(__file__).resolve().parent
+RUNS = 5
+_SECONDS = re.compile(r"^ *(?:Planning|Execution) Time: ([\d.]+) ms", re.MULTILINE)
+
+
+def psql(url: str, *arguments: str, sql: str) -> str:
+    """Return what psql prints, without its ornaments."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_"))}
+    done = subprocess.run(
+        [str(bin_dir() / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url, *arguments, "-f-"],
+        input=f"SET TIME ZONE 'UTC';\n{sql}",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=kept | {"LC_ALL": "C.UTF-8", "PGCLIENTENCODING": "UTF8"},
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout
+
+
+def variables(url: str) -> dict[str, str]:
+    """Return what to ask for: a sensor of dust, the newest day, and the month before it."""
+    question = (
+        "SELECT sensor_id, max(day), date_trunc('month', max(day) - interval '1 month')::date"
+        " FROM air.daily WHERE quantity = 'pm25' GROUP BY sensor_id"
+        " ORDER BY max(day) DESC, sum(n) DESC, sensor_id LIMIT 1"
+    )
+    sensor, today, month = psql(url, sql=question).strip().split("|")
+    return {"sensor": sensor, "today": today, "month": month}
+
+
+def measured(url: str, sql: str, given: dict[str, str]) -> tuple[float, str]:
+    """Return the milliseconds that a query takes, planning included, and its plan."""
+    options = [word for name, text in given.items() for word in ("-v", f"{name}={text}")]
+    comment, _, query = sql.partition("\n")
+    plans = []
+    for _ in range(RUNS):
+        plan = psql(url, *options, sql=f"{comment}\nEXPLAIN (ANALYZE, COSTS OFF)\n{query}")
+        plans.append((sum(map(float, _SECONDS.findall(plan))), plan))
+    return sorted(plans)[RUNS // 2]
+
+
+def executed(plan: str) -> str:
+    """Return a plan without the parts that were never executed, such as other months."""
+    kept = []
+    hidden = 10_000
+    for line in plan.rstrip().split("\n"):
+        depth = len(line) - len(line.lstrip())
+        if depth > hidden:
+            continue
+        hidden = depth if line.endswith("(never executed)") else 10_000
+        if hidden == 10_000:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def page(url: str, machine: str) -> str:
+    """Return the page."""
+    given = variables(url)
+    rows, months, hours, days, version = (
+        psql(
+            url,
+            sql="SELECT to_char((SELECT count(*) FROM air.raw_particulate)"
+            " + (SELECT count(*) FROM air.raw_climate), 'FM999,999,999'),"
+            " (SELECT count(*) FROM pg_inherits WHERE inhparent = 'air.raw_particulate'::regclass),"
+            " to_char((SELECT count(*) FROM air.hourly), 'FM999,999,999'),"
+            " to_char((SELECT count(*) FROM air.daily), 'FM999,999,999'),"
+            " current_setting('server_version')",
+        )
+        .strip()
+        .split("|")
+    )
+    told = (
+        f"Written by `python docs/plans.py`. Measured on PostgreSQL {version}, {machine}, with "
+        f"{rows} raw readings in {months} months, {hours} rows in `air.hourly` and {days} in "
+        "`air.daily`. Times are those of the server, planning included; each is the middle of "
+        f"{RUNS} runs, each over a new connection. Parts of a plan that were never executed, such "
+        "as months that a question is not about, are left out."
+    )
+    parts = [
+        "# How fast four questions are answered\n",
+        textwrap.fill(told, 100) + "\n",
+        "| question | file | milliseconds |",
+        "| --- | --- | ---: |",
+    ]
+    plans = []
+    for path in sorted((FOLDER / "queries").glob("*.sql")):
+        sql = path.read_text(encoding="utf-8")
+        title = sql.partition("\n")[0].removeprefix("-- ").rstrip(".")
+        milliseconds, plan = measured(url, sql, given)
+        link = f"[`{path.name}`](queries/{path.name})"
+        parts.append(f"| {title} | {link} | {milliseconds:.0f} |")
+        plans.append(f"\n## {title}\n\n```sql\n{sql}```\n\n```text\n{executed(plan)}\n```")
+    asked = ", ".join(f"`{name}` = {text}" for name, text in given.items())
+    return "\n".join([*parts, f"\nAsked with {asked}.", *plans]) + "\n"
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("url", help="address of the database")
+    parser.add_argument("machine", help="what it runs on, in a few words")
+    given = parser.parse_args()
+    text = page(given.url, given.machine)
+    (FOLDER / "plans.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text.partition("\n## ")[0] + "\n")
+
+
+if __name__ == "__main__":
+    main()
