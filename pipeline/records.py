@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from pipeline.contract.header import Header
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Times = npt.NDArray[np.datetime64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,7 @@ class Block:
     segments: tuple[Segment, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """A row that goes to quarantine.
 
     Attributes:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -146,10 +147,14 @@ class Transaction:
         rejected = list(block.rejected)
         for group in block.groups:
             rejected += self._load_group(load, block, group)
-        rejected.sort(key=lambda row: (row.file, row.line_no))
-        for row in rejected:
-            self._batch.rows[row.file].rows_quarantined += 1
-            self._batch.rules[row.file].update(reason.rule for reason in row.reasons)
+        rejected.sort(key=itemgetter(0, 1))  # by file and line
+        # Rows of one file often share their reasons.
+        alike = Counter((row.file, id(row.reasons)) for row in rejected)
+        shared = {id(row.reasons): row.reasons for row in rejected}
+        for (file, reasons), count in alike.items():
+            self._batch.rows[file].rows_quarantined += count
+            for reason in shared[reasons]:
+                self._batch.rules[file][reason.rule] += count
         with metrics.stage("quarantine"):
             load.quarantined(rejected, self._ids)
             output.add(block.header, rejected)

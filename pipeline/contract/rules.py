@@ -7,6 +7,8 @@ to `air.quarantined_row`.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -42,6 +44,9 @@ FILE_RULES: dict[str, str] = {
     "line_too_long": "a line is longer than the configured limit",
     "database": "the database refused the file's rows for good",
 }
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class ReasonRecord(TypedDict):
@@ -81,3 +86,18 @@ class Reason:
             "expected": self.expected,
             "message": self.message,
         }
+
+
+def as_json(rows: Iterable[tuple[Reason, ...]]) -> list[str]:
+    """Return the reasons of each row as a JSON array, NULs and lone surrogates made harmless.
+
+    Rows of one file often share theirs; what they share is written out once.
+    """
+    written: dict[int, str] = {}
+    every = []
+    for reasons in rows:
+        text = written.get(id(reasons))
+        if text is None:
+            text = written[id(reasons)] = _encode([reason.record() for reason in reasons])
+        every.append(text)
+    return every

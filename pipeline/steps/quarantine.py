@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pipeline.contract.header import Header
+from pipeline.contract.rules import as_json
 from pipeline.errors import DiskTrouble, FileRefused
 from pipeline.records import Content, Rejected
 
@@ -27,6 +28,7 @@ LEADING = ("line_no", "reasons")
 _HASH_DIGITS = 12
 _NAME_BYTES = 255
 _FILE_MODE = 0o640
+_quoted = json.encoder.encode_basestring  # what `dumps` does to a string that may be Unicode
 
 # A field may be as long as a line, whose length `read` limits.
 csv.field_size_limit(2**30)
@@ -65,20 +67,35 @@ class Quarantine:
         Raises:
             DiskTrouble: the folder cannot be written to.
         """
+        between = header.delimiter
+        sheets: dict[int, list[str]] = {}
+        logs: dict[int, list[str]] = {}
+        words: dict[int, str] = {}
+        plain = header.names[: len(LEADING)] != LEADING and not repaired
+        reasons = as_json(row.reasons for row in rejected)
+        for row, reason in zip(rejected, reasons, strict=True):
+            text = row.line.decode(errors="replace")
+            if (told := words.get(id(row.reasons))) is None:
+                told = " | ".join(reason.message for reason in row.reasons)
+                told = words[id(row.reasons)] = written([told], header.delimiter)[:-1]
+            # Without quotation marks the line's own columns are written as they stand in it.
+            if plain and b'"' not in row.line and b"\r" not in row.line:
+                own = text
+            else:
+                cells = (repaired or {}).get(row.line_no) or fields(header, row.line)
+                own = written(cells, header.delimiter)[:-1]
+            if row.file not in sheets:
+                sheets[row.file], logs[row.file] = [], []
+            sheets[row.file].append(f"{row.line_no}{between}{told}{between}{own}\n")
+            logs[row.file].append(
+                f'"line_no": {row.line_no}, "line": {_quoted(text)}, "reasons": {reason}}}\n'
+            )
         with _disk_trouble(self._folder):
-            for row in rejected:
-                output = self._open.get(row.file) or self._start(row.file, header)
-                text = row.line.decode(errors="replace")
-                words = " | ".join(reason.message for reason in row.reasons)
-                own = (repaired or {}).get(row.line_no) or fields(header, row.line)
-                output.csv_file.write(written([str(row.line_no), words, *own], header.delimiter))
-                record = {
-                    "file": display_name(self._files[row.file].path),
-                    "line_no": row.line_no,
-                    "line": text,
-                    "reasons": [reason.record() for reason in row.reasons],
-                }
-                output.log_file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            for file, sheet in sheets.items():
+                output = self._open.get(file) or self._start(file, header)
+                output.csv_file.write("".join(sheet))
+                leading = f'{{"file": {_quoted(display_name(self._files[file].path))}, '
+                output.log_file.write(leading + leading.join(logs[file]))
 
     def publish(self) -> None:
         """Put everything in place, durably.

@@ -7,25 +7,29 @@ cell's text, and only for cells that failed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pandera.errors
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.contract import Contract, Model, Reason
 from pipeline.contract.explain import Explainer
 from pipeline.contract.header import header_again
-from pipeline.contract.schemas import EMPTY_ID, NULL_ISLAND, UNREADABLE_ID, reading_schema
-from pipeline.records import Floats, Ints, Rejected, Rows, Valid
+from pipeline.contract.schemas import EMPTY_ID, UNREADABLE_ID, failing_cells, reading_schema
+from pipeline.odd import odd_ids, odd_numbers, odd_times
+from pipeline.records import Bools, Floats, Ints, Rejected, Rows, Times, Valid
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _WHOLE = r"^[+-]?0*\d{1,18}$"
 _TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?$"
 _SHORTEST_TIME = len("2017-07-01T00:00")
+
+Cells = TypeVar("Cells", bound=npt.NDArray[Any])
 
 
 def validate(rows: Rows, contract: Contract, now: datetime) -> tuple[list[Valid], list[Rejected]]:
@@ -39,30 +43,39 @@ def validate(rows: Rows, contract: Contract, now: datetime) -> tuple[list[Valid]
     Returns:
         The valid rows, a group for each kind of sensor model, and the rejected ones in row order.
     """
-    reasons: dict[int, list[Reason]] = {}
+    reasons: dict[int, tuple[Reason, ...]] = {}
     valid: list[Valid] = []
     for model, members in _by_model(rows, contract, reasons):
         whole = len(members) == rows.table.num_rows
         table = rows.table if whole else rows.table.take(pa.array(members))
         frame = _as_numbers(table, model)
-        failing = _failing_cells(frame, contract, model, now)
-        good = np.ones(len(frame), bool)
+        schema = reading_schema(contract, model, now)
+        failing = failing_cells(schema, frame)
         if failing:
-            explainer = Explainer(contract, model, now)
-            for row, found in _reasons(rows, table, members, failing, explainer).items():
-                good[row] = False
-                reasons[int(members[row])] = found
+            found = _reasons(rows, table, members, failing, Explainer(contract, model, now))
+            bad = np.fromiter(found, np.int64, len(found))
+            reasons.update(zip(members[bad].tolist(), found.values(), strict=True))
+            good = np.ones(len(frame), bool)
+            good[bad] = False
             frame, members = frame[good], members[good]
+        schema.validate(frame, lazy=True)
         valid.append(Valid(model, frame, members, _models_of(rows, frame, members, model)))
-    rejected = [
-        Rejected(int(rows.file[row]), int(rows.line_no[row]), rows.line(row), tuple(reasons[row]))
-        for row in sorted(reasons)
+    return valid, _rejected(rows, reasons)
+
+
+def _rejected(rows: Rows, reasons: dict[int, tuple[Reason, ...]]) -> list[Rejected]:
+    at = sorted(reasons)
+    text, each = rows.text, (rows.file, rows.line_no, rows.starts, rows.ends)
+    return [
+        Rejected(file, line_no, text[start:end], reasons[row])
+        for row, file, line_no, start, end in zip(
+            at, *(values[at].tolist() for values in each), strict=True
+        )
     ]
-    return valid, rejected
 
 
 def _by_model(
-    rows: Rows, contract: Contract, reasons: dict[int, list[Reason]]
+    rows: Rows, contract: Contract, reasons: dict[int, tuple[Reason, ...]]
 ) -> list[tuple[Model, Ints]]:
     """Group the rows by sensor model; those of an unknown or unfitting type get a reason."""
     everyone = np.arange(rows.table.num_rows)
@@ -82,8 +95,9 @@ def _by_model(
             alike = (*model.columns.items(), *model.sentinels.items())
             groups.setdefault(alike, (model, []))[1].append(members)
             continue
+        unfitting = _unfitting(rows, text, name, contract)
         for row in members.tolist():
-            reasons[row] = [_unfitting(rows, row, text, name, contract)]
+            reasons[row] = (header_again(rows.line(row)) or unfitting,)
     return [
         (model, parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts)))
         for model, parts in groups.values()
@@ -101,9 +115,7 @@ def _models_of(rows: Rows, frame: pd.DataFrame, members: Ints, model: Model) -> 
     }
 
 
-def _unfitting(rows: Rows, row: int, text: str | None, name: str, contract: Contract) -> Reason:
-    if again := header_again(rows.line(row)):
-        return again
+def _unfitting(rows: Rows, text: str | None, name: str, contract: Contract) -> Reason:
     fitting = ", ".join(model.name.upper() for model in rows.header.models)
     expected = f"one of {fitting}"
     if text is None:
@@ -136,22 +148,25 @@ def _column(table: pa.Table, name: str) -> pa.Array:
 
 
 def _floats(text: pa.Array) -> Floats:
-    empty = text.null_count
     try:
-        numbers = pc.cast(text, pa.float64())
+        values: Floats = pc.cast(text, pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid:
-        text = pc.utf8_trim_whitespace(text)
-        readable = pc.match_substring_regex(text, _NUMBER)
-        unsigned = pc.utf8_ltrim(text, characters="+")
-        numbers = pc.cast(pc.if_else(readable, unsigned, None), pa.float64())
-        blank = pc.fill_null(pc.equal(text, ""), True)  # Arrow's own signature
-        text = pc.if_else(blank, None, text)
-        empty = text.null_count
-    values: Floats = numbers.to_numpy(zero_copy_only=False)
+        return _apart(text, odd_numbers(text), pa.float64(), _floats_with_care)
     nan = np.isnan(values)
-    if int(nan.sum()) != empty:
+    if int(nan.sum()) != text.null_count:
         values = values.copy()
         values[nan & text.is_valid().to_numpy(zero_copy_only=False)] = np.inf
+    return values
+
+
+def _floats_with_care(text: pa.Array) -> Floats:
+    text = pc.utf8_trim_whitespace(text)
+    readable = pc.match_substring_regex(text, _NUMBER)
+    unsigned = pc.utf8_ltrim(text, characters="+")
+    numbers = pc.cast(pc.if_else(readable, unsigned, None), pa.float64())
+    values: Floats = numbers.to_numpy(zero_copy_only=False).copy()
+    blank = pc.fill_null(pc.equal(text, ""), True)  # Arrow's own signature
+    values[np.isnan(values) & ~blank.to_numpy(zero_copy_only=False)] = np.inf
     return values
 
 
@@ -161,11 +176,20 @@ def _ids(text: pa.Array) -> Ints:
             raise pa.ArrowInvalid
         numbers = pc.cast(text, pa.int64())
     except pa.ArrowInvalid:
-        text = pc.utf8_trim_whitespace(text)
-        text = pc.if_else(pc.equal(text, ""), None, text)
-        whole = pc.match_substring_regex(text, _WHOLE)
-        trimmed = pc.utf8_ltrim(text, characters="+")
-        numbers = pc.cast(pc.if_else(whole, trimmed, None), pa.int64())
+        return _apart(text, odd_ids(text), pa.int64(), _ids_with_care)
+    return _marked(numbers, text)
+
+
+def _ids_with_care(text: pa.Array) -> Ints:
+    text = pc.utf8_trim_whitespace(text)
+    text = pc.if_else(pc.equal(text, ""), None, text)
+    whole = pc.match_substring_regex(text, _WHOLE)
+    trimmed = pc.utf8_ltrim(text, characters="+")
+    return _marked(pc.cast(pc.if_else(whole, trimmed, None), pa.int64()), text)
+
+
+def _marked(numbers: pa.Array, text: pa.Array) -> Ints:
+    """Say for ids that are no numbers whether they are empty or unreadable."""
     values: Ints = pc.fill_null(numbers, UNREADABLE_ID).to_numpy(zero_copy_only=False)
     # A negative id in the file is as unusable as text, and must not pass for "empty".
     negative = values < 0
@@ -178,65 +202,80 @@ def _ids(text: pa.Array) -> Ints:
     return values
 
 
+def _apart(
+    text: pa.Array, odd: Bools, kind: pa.DataType, carefully: Callable[[pa.Array], Cells]
+) -> Cells:
+    """Cast a column of which some cells cannot be cast: those are looked at with care.
+
+    Args:
+        text: the column.
+        odd: the cells that Arrow may not be able to cast, empty ones included.
+        kind: what to cast the others to.
+        carefully: makes the column's values of any text.
+    """
+    try:
+        plain = pc.cast(pc.if_else(pa.array(odd), None, text), kind)
+    except pa.ArrowInvalid:  # pragma: no cover  # would mean that an odd cell was overlooked
+        return carefully(text)
+    values: Cells = pc.fill_null(plain, 0).to_numpy(zero_copy_only=False).copy()
+    values[odd] = carefully(text.filter(pa.array(odd)))
+    return values
+
+
 def _may_be_hexadecimal(text: pa.Array) -> bool:
     """Arrow reads 0x1A as 26; to us it is not a whole number."""
     letters = np.frombuffer(text.buffers()[2] or b"", np.uint8)
     return bool(((letters | 0x20) == ord("x")).any())
 
 
-def _times(text: pa.Array) -> npt.NDArray[np.datetime64]:
+def _times(text: pa.Array) -> Times:
     """Naive times are UTC; those with an offset are brought to it."""
+    kind = pa.timestamp("us")
     try:
         shortest = pc.min(pc.binary_length(text)).as_py()
         if shortest is not None and shortest >= _SHORTEST_TIME:
-            times = pc.cast(text, pa.timestamp("us"))
-            parsed_at_once: npt.NDArray[np.datetime64] = times.to_numpy(zero_copy_only=False)
-            return parsed_at_once
+            times: Times = pc.cast(text, kind).to_numpy(zero_copy_only=False)
+            return times
     except pa.ArrowInvalid:
         pass
+    return _apart(text, odd_times(text), kind, _times_with_care)
+
+
+def _times_with_care(text: pa.Array) -> Times:
     text = pc.utf8_trim_whitespace(text)
     readable = pc.match_substring_regex(text, _TIME)
     parsed = pd.to_datetime(
         pc.if_else(readable, text, None).to_pandas(), format="ISO8601", utc=True, errors="coerce"
     )
-    naive: npt.NDArray[np.datetime64] = parsed.dt.tz_localize(None).to_numpy()
+    naive: Times = parsed.dt.tz_localize(None).to_numpy()
     return naive.astype("datetime64[us]")
-
-
-def _failing_cells(
-    frame: pd.DataFrame, contract: Contract, model: Model, now: datetime
-) -> dict[str, Ints]:
-    """Ask pandera; return column → positions of the rows that fail there."""
-    try:
-        reading_schema(contract, model, now).validate(frame, lazy=True)
-    except pandera.errors.SchemaErrors as errors:
-        cases = errors.failure_cases
-        islands = cases["check"] == NULL_ISLAND
-        failing = {
-            str(column): np.unique(group["index"].to_numpy().astype(np.int64))
-            for column, group in cases[~islands].groupby("column")
-        }
-        if islands.any():
-            failing["lat,lon"] = np.unique(cases["index"][islands].to_numpy().astype(np.int64))
-        return failing
-    return {}
 
 
 def _reasons(
     rows: Rows, table: pa.Table, members: Ints, failing: dict[str, Ints], explainer: Explainer
-) -> dict[int, list[Reason]]:
+) -> dict[int, tuple[Reason, ...]]:
     """Tell each failing cell in words; return row of `table` → its reasons, in column order."""
-    found: dict[int, list[Reason]] = {}
+    found: dict[int, tuple[Reason, ...]] = {}
     order = {name: position for position, name in enumerate(rows.header.names)}
     for column in sorted(failing, key=lambda name: order.get(name, order["lat"])):
-        at = failing[column]
-        if column == "lat,lon":
-            texts = [None] * len(at)
+        at = failing[column].tolist()
+        told = _told(column, table, failing[column], explainer)
+        if found:
+            for row, reason in zip(at, told, strict=True):
+                found[row] = found[row] + reason if row in found else reason
         else:
-            texts = table.column(column).take(pa.array(at)).to_pylist()
-        for row, text in zip(at.tolist(), texts, strict=True):
-            found.setdefault(row, []).append(explainer.explain(column, text))
-    for row, given in found.items():
-        if given[0].column == "sensor_id" and (again := header_again(rows.line(members[row]))):
-            found[row] = [again]
+            found = dict(zip(at, told, strict=True))
+    for row in failing.get("sensor_id", np.array([], np.int64)).tolist():
+        again = header_again(rows.line(members[row]))
+        if again and found[row][0].column == "sensor_id":
+            found[row] = (again,)
     return found
+
+
+def _told(column: str, table: pa.Table, at: Ints, explainer: Explainer) -> list[tuple[Reason, ...]]:
+    """Return the reason of each failing cell of a column; equal cells share theirs."""
+    if column == "lat,lon":
+        return [(explainer.explain(column, None),)] * len(at)
+    coded = table.column(column).take(pa.array(at)).combine_chunks().dictionary_encode("encode")
+    each = [(explainer.explain(column, text),) for text in coded.dictionary.to_pylist()]
+    return [each[code] for code in coded.indices.to_pylist()]

@@ -8,7 +8,6 @@ has seen stays true until it ends, and the order of locks can never deadlock.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 
+from pipeline.contract.rules import as_json
 from pipeline.records import Bools, Ints, Readings, Rejected
 from pipeline.store import ledger, rollup
 from pipeline.store.copy import Cursor, copy_in, copy_out
@@ -216,8 +216,9 @@ class Load:
         if not rejected:
             return
         lines = [readable(row.line) for row in rejected]
+        numbers = file_ids[[row.file for row in rejected]].astype(np.int32)
         columns = {
-            "file_id": pa.array([int(file_ids[row.file]) for row in rejected], pa.int32()),
+            "file_id": pa.array(numbers),
             "line_no": pa.array([row.line_no for row in rejected], pa.int64()),
             "line": pa.array([text for text, _ in lines], pa.string()),
             "line_bytes": pa.array(
@@ -227,7 +228,7 @@ class Load:
                 ],
                 pa.binary(),
             ),
-            "reasons": pa.array([reasons_json(row) for row in rejected], pa.string()),
+            "reasons": pa.array(as_json(row.reasons for row in rejected), pa.string()),
         }
         copy_in(self._cursor, ("air", "quarantined_row"), columns, jsonb=("reasons",))
 
@@ -259,13 +260,10 @@ class Load:
 
 def readable(line: bytes) -> tuple[str, bool]:
     """Return a line as text that PostgreSQL can hold, and whether that is the exact line."""
+    if line.isascii() and b"\0" not in line:
+        return line.decode(), True
     text = line.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text, text.encode() == line
-
-
-def reasons_json(row: Rejected) -> str:
-    """Return a row's reasons as a JSON array, NULs and lone surrogates made harmless."""
-    return json.dumps([reason.record() for reason in row.reasons], ensure_ascii=False)
 
 
 def _cursor(connection: sa.Connection) -> Cursor:
