@@ -172,11 +172,8 @@ class Load:
             },
         )
         self._cursor.execute("ANALYZE pg_temp.stage")
-        found = copy_out(
-            self._cursor,
-            statement("stage_collisions", table=readings.table, same=_same(readings)),
-            {"idx": ">i4", "same": "?"},
-        )
+        query = statement("stage_collisions", table=readings.table, same=_same(readings))
+        found = copy_out(self._cursor, query.format(**_span(readings)), {"idx": ">i4", "same": "?"})
         taken = np.zeros(len(readings.frame), bool)
         same = np.zeros(len(readings.frame), bool)
         taken[found["idx"]] = True
@@ -185,11 +182,10 @@ class Load:
 
     def _conflicts(self, readings: Readings) -> list[Stored]:
         values = ", ".join(f"stored.{name}" for name in readings.quantities)
-        self._cursor.execute(
-            statement(
-                "stage_conflicts", table=readings.table, values=values, same=_same(readings)
-            ).encode()
+        query = statement(
+            "stage_conflicts", table=readings.table, values=values, same=_same(readings)
         )
+        self._cursor.execute(query.format(**_span(readings)).encode())
         rows, files = (readings.frame[name].to_numpy() for name in ("row", "file"))
         ours = {name: readings.frame[name].to_numpy() for name in readings.quantities}
         return [
@@ -295,6 +291,15 @@ def _same(readings: Readings) -> str:
     return " AND ".join(
         f"stage.{name} IS NOT DISTINCT FROM stored.{name}" for name in readings.quantities
     )
+
+
+def _span(readings: Readings) -> dict[str, str]:
+    """Return the first and last time as literals: the server then looks into their months only."""
+    ts = readings.frame["ts"].to_numpy()
+    return {
+        name: f"timestamptz '{np.datetime_as_string(moment)}+00'"
+        for name, moment in (("first", ts.min()), ("last", ts.max()))
+    }
 
 
 def _count(files: Ints) -> dict[int, int]:

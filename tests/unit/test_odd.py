@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -59,8 +59,8 @@ def test_the_border(odd: Odd, plain: list[str], others: list[str]) -> None:
     assert odd(text).tolist() == due
 
 
-@given(moment=st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)))
+@given(moment=st.datetimes(timezones=st.just(UTC)))
 def test_every_moment_is_plain(moment: datetime) -> None:
-    text = pa.array([moment.replace(microsecond=0).isoformat()])
+    text = pa.array([f"{moment:%Y-%m-%dT%H:%M:%S}".zfill(19)])
     assert odd_times(text).tolist() == [False]
     assert np.array_equal(odd_ids(text), [True])

@@ -12,7 +12,8 @@ def statement(name: str, **parts: str) -> str:
 
     Args:
         name: the file, without its ending.
-        parts: identifiers to put in place of `{…}`; never values, those are parameters.
+        parts: identifiers to put in place of `{…}`; never values, those are parameters. Where
+            no parameter can stand, `{{…}}` leaves `{…}` for the caller's literals.
     """
     text = files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
     return text.format(**parts) if parts else text

@@ -3,4 +3,5 @@ COPY (
     SELECT stage.idx, ({same}) AS same
       FROM stage
       JOIN air.{table} AS stored USING (sensor_id, ts)
+     WHERE stored.ts BETWEEN {{first}} AND {{last}}
 ) TO STDOUT (FORMAT binary)
