@@ -218,6 +218,7 @@ AS $$
         -- The quantity with the most readings speaks for its sensor.
         SELECT DISTINCT ON (daily.sensor_id, daily.day)
                daily.sensor_id, daily.day, daily.quantity, daily.quantity LIKE 'pm%' AS dust,
+               daily.hours = 24 AS no_hole,
                daily.complete_hours = 24 AND longer_than >= interval '42 minutes' AS whole
           FROM air.daily
          WHERE daily.day BETWEEN (since AT TIME ZONE 'UTC')::date - 1
@@ -226,44 +227,44 @@ AS $$
          ORDER BY daily.sensor_id, daily.day, daily.n DESC
     ), neighbours AS (
         SELECT days.*,
+               days.day::timestamp AT TIME ZONE 'UTC' AS starts,
+               (days.day + 1)::timestamp AT TIME ZONE 'UTC' AS ends,
                lag(days.day) OVER along = days.day - 1 AS follows,
-               lag(days.day) OVER along = days.day - 1 AND lag(days.whole) OVER along AS after_whole,
+               lag(days.day) OVER along = days.day - 1 AND lag(days.no_hole) OVER along
+                   AS after_no_hole,
                lead(days.day) OVER along = days.day + 1 AND lead(days.whole) OVER along
                    AS before_whole
           FROM days
         WINDOW along AS (PARTITION BY days.sensor_id ORDER BY days.day)
     ), hours AS (
-        SELECT neighbours.sensor_id, neighbours.dust, seen.hour, seen.n,
-               coalesce(seen.hour - lag(seen.hour) OVER along = interval '1 hour'
-                   OR after_whole AND extract(hour FROM seen.hour AT TIME ZONE 'UTC') = 0, false)
-                   AS follows,
-               -- The next hour is of a whole day, which is not looked at.
-               before_whole AND seen.hour = max(seen.hour) OVER day
-                   AND extract(hour FROM seen.hour AT TIME ZONE 'UTC') < 23 AS before_hole
+        SELECT neighbours.sensor_id, neighbours.dust, seen.hour, seen.n
           FROM neighbours
           CROSS JOIN LATERAL (
-              SELECT hourly.hour, hourly.n
+              SELECT hourly.hour, hourly.n,
+                     lag(hourly.hour) OVER along AS before, lead(hourly.hour) OVER along AS after
                 FROM air.hourly
                WHERE hourly.sensor_id = neighbours.sensor_id
                  AND hourly.quantity = neighbours.quantity
-                 AND hourly.hour >= neighbours.day::timestamp AT TIME ZONE 'UTC'
-                 AND hourly.hour < (neighbours.day + 1)::timestamp AT TIME ZONE 'UTC'
-              -- Day by day, by the key: never a join that reads all hours.
-              OFFSET 0) AS seen
-         WHERE NOT neighbours.whole OR neighbours.follows IS NOT TRUE
-        WINDOW along AS (PARTITION BY neighbours.sensor_id ORDER BY seen.hour),
-               day AS (PARTITION BY neighbours.sensor_id, neighbours.day)
+                 AND hourly.hour >= neighbours.starts AND hourly.hour < neighbours.ends
+              WINDOW along AS (ORDER BY hourly.hour)) AS seen
+         WHERE (NOT neighbours.whole OR neighbours.follows IS NOT TRUE)
+           AND seen.hour >= since - interval '2 hours' AND seen.hour < until
+           AND (seen.n <= 2 + (3600 - extract(epoch FROM longer_than) / 2) / 148
+                -- The hour before is missing, or may be.
+                OR seen.hour - coalesce(
+                       seen.before,
+                       CASE WHEN after_no_hole THEN starts - interval '1 hour' END)
+                   IS DISTINCT FROM interval '1 hour'
+                -- The hour after is missing, and the next one is of a day that is not looked at.
+                OR before_whole AND seen.after IS NULL
+                   AND seen.hour + interval '1 hour' < ends)
     ), lives AS (
         SELECT place.sensor_id, min(place.first_ts) AS first_ts, max(place.last_ts) AS last_ts
           FROM air.sensor_place AS place
          WHERE sensor IS NULL OR place.sensor_id = sensor
          GROUP BY place.sensor_id
-    ), doubtful AS (
-        SELECT hours.sensor_id, hours.dust, hours.hour, hours.n
-          FROM hours
-         WHERE hours.hour >= since - interval '2 hours' AND hours.hour < until
-           AND (NOT hours.follows OR hours.before_hole
-                OR hours.n <= 2 + (3600 - extract(epoch FROM longer_than) / 2) / 148)
+    ), doubtful AS MATERIALIZED (
+        SELECT hours.* FROM hours
         UNION ALL
         -- What reaches beyond the end.
         SELECT lives.sensor_id, kind.dust, until, 0
@@ -279,28 +280,27 @@ AS $$
           FROM doubtful
           CROSS JOIN LATERAL (
               SELECT lag(point.ts) OVER (ORDER BY point.ts) AS started_at, point.ts AS ended_at
-                FROM (
-                    (SELECT ts FROM air.raw_particulate AS raw
-                      WHERE doubtful.dust AND raw.sensor_id = doubtful.sensor_id
-                        AND raw.ts < doubtful.hour
-                      ORDER BY ts DESC LIMIT 1)
-                    UNION ALL
-                    (SELECT ts FROM air.raw_particulate AS raw
-                      WHERE doubtful.dust AND raw.sensor_id = doubtful.sensor_id
-                        AND raw.ts >= doubtful.hour
-                      ORDER BY ts LIMIT doubtful.n + 1)
-                    UNION ALL
-                    (SELECT ts FROM air.raw_climate AS raw
-                      WHERE NOT doubtful.dust AND raw.sensor_id = doubtful.sensor_id
-                        AND raw.ts < doubtful.hour
-                      ORDER BY ts DESC LIMIT 1)
-                    UNION ALL
-                    (SELECT ts FROM air.raw_climate AS raw
-                      WHERE NOT doubtful.dust AND raw.sensor_id = doubtful.sensor_id
-                        AND raw.ts >= doubtful.hour
-                      ORDER BY ts LIMIT doubtful.n + 1)
-                ) AS point) AS silent
-         WHERE silent.ended_at - silent.started_at > longer_than
+                FROM ((SELECT ts FROM air.raw_particulate AS raw
+                        WHERE raw.sensor_id = doubtful.sensor_id AND raw.ts < doubtful.hour
+                        ORDER BY ts DESC LIMIT 1)
+                      UNION ALL
+                      (SELECT ts FROM air.raw_particulate AS raw
+                        WHERE raw.sensor_id = doubtful.sensor_id AND raw.ts >= doubtful.hour
+                        ORDER BY ts LIMIT doubtful.n + 1)) AS point) AS silent
+         WHERE doubtful.dust AND silent.ended_at - silent.started_at > longer_than
+        UNION
+        SELECT doubtful.sensor_id, silent.started_at, silent.ended_at
+          FROM doubtful
+          CROSS JOIN LATERAL (
+              SELECT lag(point.ts) OVER (ORDER BY point.ts) AS started_at, point.ts AS ended_at
+                FROM ((SELECT ts FROM air.raw_climate AS raw
+                        WHERE raw.sensor_id = doubtful.sensor_id AND raw.ts < doubtful.hour
+                        ORDER BY ts DESC LIMIT 1)
+                      UNION ALL
+                      (SELECT ts FROM air.raw_climate AS raw
+                        WHERE raw.sensor_id = doubtful.sensor_id AND raw.ts >= doubtful.hour
+                        ORDER BY ts LIMIT doubtful.n + 1)) AS point) AS silent
+         WHERE NOT doubtful.dust AND silent.ended_at - silent.started_at > longer_than
         UNION
         SELECT lives.sensor_id, lives.last_ts, NULL
           FROM lives

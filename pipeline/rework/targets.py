@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def every(settings: Settings, bench: Workbench, rule: str | None) -> list[Target
     if rule is None:
         # Sheets that a crash kept from being written anew.
         for path in sorted(settings.quarantine.glob("*.csv")):
-            entry = _of_sheet(bench, path.name)
+            entry = _of_sheet(bench, path.name, ("loaded", "retracted"))
             if entry and entry.sha256 not in known and sheets.path_of(settings, entry) == path:
                 found.append(Target(entry))
     return found
@@ -151,10 +152,11 @@ def _of_export(bench: Workbench, sheet: Sheet) -> tuple[list[Target], list[Probl
     return found, problems
 
 
-def _of_sheet(bench: Workbench, name: str) -> Entry | None:
+def _of_sheet(bench: Workbench, name: str, states: Sequence[str] = ("loaded",)) -> Entry | None:
     """Return the file that a sheet belongs to, by the digits in the sheet's name."""
     for digits in quarantining.digits_in(name):
-        for entry in bench.entries(digits):
-            if entry.state == "loaded":
-                return entry
+        entries = bench.entries(digits)
+        for state in states:
+            if found := next((entry for entry in entries if entry.state == state), None):
+                return found
     return None

@@ -142,6 +142,31 @@ def _mid_file_copy(now: Countdown) -> None:
     shutil.copyfileobj = copyfileobj  # type: ignore[assignment]
 
 
+def _rows_repaired(now: Countdown) -> None:
+    from pipeline.store.rework import Repair
+
+    wrap(Repair, "repaired", after=lambda *_: die() if now() else None)
+
+
+def _replay_committed(now: Countdown) -> None:
+    # The sheets in quarantine/ are not written anew.
+    from pipeline.rework import sheets
+
+    wrap(sheets, "rewrite", before=lambda *_: die() if now() else None)
+
+
+def _rows_taken(now: Countdown) -> None:
+    from pipeline.store.retraction import Retraction
+
+    wrap(Retraction, "take", after=lambda *_: die() if now() else None)
+
+
+def _rows_retracted(now: Countdown) -> None:
+    from pipeline.store.retraction import Retraction
+
+    wrap(Retraction, "finish", after=lambda *_, **__: die() if now() else None)
+
+
 POINTS: dict[str, Callable[[Countdown], None]] = {
     "quarantine-half": _quarantine_half,
     "quarantine-written": _quarantine_written,
@@ -153,6 +178,10 @@ POINTS: dict[str, Callable[[Countdown], None]] = {
     "between-files": _between_files,
     "linked": _linked,
     "mid-file-copy": _mid_file_copy,
+    "rows-repaired": _rows_repaired,
+    "replay-committed": _replay_committed,
+    "rows-taken": _rows_taken,
+    "rows-retracted": _rows_retracted,
 }
 
 
@@ -190,7 +219,7 @@ def serve() -> None:
     from importlib import import_module
 
     # The last ones are imported at the first batch otherwise.
-    for name in ("commands", "load", "session", "tables"):
+    for name in ("commands", "load", "session", "tables", "quarantine", "history"):
         import_module(f"pipeline.cli.{name}")
     for name in ("pyarrow.csv", "pyarrow.compute", "pandera.backends.pandas.register"):
         import_module(name)
