@@ -5,6 +5,8 @@ Revision 0003.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -25,7 +27,7 @@ ROWS_BEFORE = "Every row that was not loaded because it broke a rule, verbatim, 
 ROWS = f"{ROWS_BEFORE} A file's rows_quarantined are its rows here: open + repaired + discarded."
 
 
-def optional(name: str, kind: sa.types.TypeEngine[object], comment: str) -> sa.Column[object]:
+def optional(name: str, kind: sa.types.TypeEngine[Any], comment: str) -> sa.Column[Any]:
     return sa.Column(name, kind, nullable=True, comment=comment)
 
 

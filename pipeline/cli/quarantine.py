@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -281,9 +282,8 @@ def export(
         for name, why in done.skipped.items():
             console.print(f"  [red]✗[/] {escape(name)}: {escape(why)}", soft_wrap=True)
         if done.rows:
-            again = tables.command(
-                f"quarantine reprocess {done.path.name} --dry-run", settings.home
-            )
+            named = shlex.quote(str(tables.short(done.path)))
+            again = tables.command(f"quarantine reprocess {named} --dry-run", settings.home)
             console.print(
                 f"[dim]repair it, then:[/] [bold]{escape(again)}[/]",
                 highlight=False,

@@ -3,7 +3,9 @@
 A sheet is the CSV in quarantine/, or an exported one. Spreadsheets save it with other separators,
 a byte order mark, other line ends, columns in another order; all that is read as it is meant. A
 row is found by its line number, never by its place. Only a row whose cells differ from what was
-written counts as edited: all others are taken as they stood in their file, byte for byte.
+written counts as edited: all others are taken as they stood in their file, byte for byte. A row
+that lacks nothing but empty cells at its end looks whole in a spreadsheet: it counts as edited
+when its reasons were cleared.
 
 What cannot be understood is a `Problem` that names row and column and says what to do. Nothing is
 guessed, and whatever is not taken stays where it is.
@@ -311,7 +313,8 @@ class _Reading:
         for place in self._foreign:
             if _cell(cells, place):
                 self._found.surplus = True
-        if _trimmed(own + extra) == _trimmed(shown + before[width:]):
+        same = _trimmed(own + extra) == _trimmed(shown + before[width:])
+        if same and not (self._cleared(cells) and len(before) < width):
             if row.state == "open":
                 self._found.present.add(number)
             return
@@ -351,6 +354,11 @@ class _Reading:
             found.problems.append(Problem(self._sheet.name, None, None, message))
         found.problems.sort(key=lambda problem: problem.row or 0)
         return found
+
+    def _cleared(self, cells: list[str]) -> bool:
+        """Whether somebody has taken the reasons of a row away: it is right as it stands here."""
+        at = self._sheet.at(LEADING[1])
+        return at is not None and not _cell(cells, at).strip()
 
     def _line(self, row: QuarantinedRow, own: list[str], extra: list[str]) -> bytes:
         delimiter = self._header.delimiter

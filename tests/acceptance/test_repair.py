@@ -107,6 +107,7 @@ def repaired(export: Path, right: dict[tuple[str, int], str], delimiter: str) ->
         line = right.get((row[at["file"]], int(row[at["line_no"]])))
         if line is None:
             continue  # nobody can say what it should be
+        before = list(row)
         names = [n for n in header[4:] if not n.startswith("extra_")]
         own = [n for n in names if n in OWN[row[at["file"]]]]
         for name, cell in zip(own, line.split(delimiter), strict=True):
@@ -114,6 +115,8 @@ def repaired(export: Path, right: dict[tuple[str, int], str], delimiter: str) ->
         for name in header:
             if name.startswith("extra_"):
                 row[at[name]] = ""
+        if row == before:  # it lacks nothing but an empty cell at its end
+            row[at["reasons"]] = ""
     rows.sort(key=lambda row: row[at["reasons"]])
     saved = export.with_name("repaired in a spreadsheet.csv")
     with saved.open("w", encoding="utf-8-sig", newline="") as file:

@@ -463,6 +463,19 @@ def test_a_row_that_never_had_enough_fields_can_be_completed(shop: Workshop) -> 
     assert shop.replay().lines("loaded") == [4]
 
 
+def test_a_row_that_lacks_only_empty_cells_is_right_when_its_reasons_are_cleared(
+    shop: Workshop,
+) -> None:
+    shop.site.load(sds(pm(0), pm(5).removesuffix(";"), bad(9)))
+    assert shop.replay().lines("loaded") == []
+    header, *rows = read(shop.sheet())
+    write(shop.sheet(), [header, *[[row[0], "", *row[2:]] for row in rows]])
+    done = shop.replay()
+    assert (done.lines("loaded"), done.lines("failing")) == ([3], [4])
+    # Clearing them does not make anything else of a row that is as it was.
+    assert [v.edited for v in done.verdicts] == [True, False]
+
+
 # --- other sheets ---------------------------------------------------------------------------------
 
 
