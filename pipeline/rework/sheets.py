@@ -264,7 +264,7 @@ def _named(path: Path | None, entry: Entry) -> Path:
 def _kept_aside(path: Path, raw: bytes) -> Path:
     """Keep what a person has written and what nobody could take; the same bytes once."""
     aside = path.with_name(f"{path.stem}.edited-{hashlib.sha256(raw).hexdigest()[:8]}.csv.kept")
-    part = path.with_name(f".{aside.name}.part")
+    part = path.with_name(f".{path.name}.part")  # a name that is swept when a crash leaves it
     try:
         with part.open("wb") as file:
             file.write(raw)

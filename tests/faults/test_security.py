@@ -259,6 +259,20 @@ def test_each_role_can_do_its_work_and_no_more(
         home.check_books()
         assert home.command("status").wait() == 0
         assert home.command("doctor").wait() in (0, 1)  # it may complain of the disk
+        # Rows that are repaired, given up and brought back; a file that is taken back.
+        (sheet,) = home.quarantine.glob("one.*.csv")
+        sheet.write_text(sheet.read_text().replace("oops", "42", 2))
+        for arguments, code in (
+            (("quarantine", "reprocess", "--all", "--dry-run"), 0),
+            (("quarantine", "reprocess", "--all"), 0),
+            (("quarantine", "discard", "one.csv", "--note", "a broken sensor"), 0),
+            (("quarantine", "list"), 0),
+            (("why", "92", "2017-07-01T00:00:00"), 0),
+            (("retract", "one.csv"), 2),
+            (("retract", "one.csv", "--yes"), 0),
+        ):
+            process = home.command(*arguments)
+            assert process.wait() == code, process.said
     finally:
         home.close()
 
