@@ -193,7 +193,7 @@ def _said_of_row(rule: str, line: str) -> str:
     header = recognise(_CLIMATE_HEADER if rule == "unit" else _PM_HEADER, Contract.default())
     text = f"{line}\n".encode(errors="surrogateescape")
     rows = split(Block(header, text, (Segment(0, 2, 1),)))
-    (row,) = rows.rejected + validate(rows, Contract.default(), _NOW)[1]
+    (row,) = [*rows.rejected, *validate(rows, Contract.default(), _NOW)[1]]
     (reason,) = row.reasons
     if reason.rule != rule:
         message = f"the example for {rule} breaks {reason.rule}"

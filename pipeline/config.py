@@ -96,7 +96,7 @@ class Settings(BaseSettings):
         16 * 2**20, description="most bytes of files that share one transaction"
     )
     block_bytes: Annotated[int, Field(ge=64 * 2**10)] = Field(
-        8 * 2**20, description="bytes of a file that are in memory at a time"
+        4 * 2**20, description="bytes of a file that are in memory at a time"
     )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(
         1,

@@ -19,7 +19,8 @@ import pandas as pd
 from pipeline import metrics
 from pipeline.contract import Contract
 from pipeline.contract.header import Header
-from pipeline.records import Block, Readings, Rejected, Repeats, Rows, Segment
+from pipeline.records import Block, Readings, Repeats, Rows, Segment
+from pipeline.rejects import Rejects, joined
 from pipeline.steps import aggregate
 from pipeline.steps.normalise import normalise
 from pipeline.steps.split import split
@@ -54,14 +55,15 @@ class Judged:
         segments: whose lines they were.
         rows: where each row's line is; its table is empty by now.
         groups: the valid rows.
-        rejected: the others, of those that need no comparing with what is loaded.
+        rejected: the others, of those that need no comparing with what is loaded; by file and
+            line.
     """
 
     header: Header
     segments: tuple[Segment, ...]
     rows: Rows
     groups: tuple[Group, ...]
-    rejected: tuple[Rejected, ...]
+    rejected: Rejects
 
 
 def judge(block: Block, contract: Contract) -> Judged:
@@ -79,7 +81,8 @@ def judge(block: Block, contract: Contract) -> Judged:
         groups.append(Group(readings, repeats, by_file, hourly))
     # The text is all that is asked for from here on; the columns would only take up room.
     lines = replace(rows, table=rows.table.schema.empty_table())
-    return Judged(block.header, block.segments, lines, tuple(groups), (*rows.rejected, *rejected))
+    every = joined([rejected, Rejects.of(rows.rejected)])
+    return Judged(block.header, block.segments, lines, tuple(groups), every)
 
 
 def ahead(blocks: Iterator[Block], work: Callable[[Block], T], workers: int) -> Generator[T]:

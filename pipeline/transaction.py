@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from pipeline.contract.explain import conflict
 from pipeline.errors import FileRefused, Transient
 from pipeline.judge import Group, Judged
 from pipeline.records import Block, Content, Ints, Readings, Rejected
+from pipeline.rejects import Rejects, joined
 from pipeline.steps import aggregate
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.normalise import settle
@@ -144,20 +144,22 @@ class Transaction:
         self._note_header(block)
         for file, count in rows.read.items():
             self._batch.rows[file].rows_read += count
-        rejected = list(block.rejected)
+        conflicts: list[Rejected] = []
         for group in block.groups:
-            rejected += self._load_group(load, block, group)
-        rejected.sort(key=itemgetter(0, 1))  # by file and line
-        # Rows of one file often share their reasons.
-        alike = Counter((row.file, id(row.reasons)) for row in rejected)
-        shared = {id(row.reasons): row.reasons for row in rejected}
-        for (file, reasons), count in alike.items():
-            self._batch.rows[file].rows_quarantined += count
-            for reason in shared[reasons]:
-                self._batch.rules[file][reason.rule] += count
+            conflicts += self._load_group(load, block, group)
+        rejected = joined([block.rejected, Rejects.of(conflicts)])
+        self._count_rejected(rejected)
         with metrics.stage("quarantine"):
             load.quarantined(rejected, self._ids)
             output.add(block.header, rejected)
+
+    def _count_rejected(self, rejected: Rejects) -> None:
+        alike, counts = np.unique(rejected.file << 32 | rejected.code, return_counts=True)
+        for pair, count in zip(alike.tolist(), counts.tolist(), strict=True):
+            file = pair >> 32
+            self._batch.rows[file].rows_quarantined += count
+            for reason in rejected.told[pair & MAX_ID]:
+                self._batch.rules[file][reason.rule] += count
 
     def _load_group(self, load: Load, block: Judged, group: Group) -> list[Rejected]:
         """Load the readings of a block; return the rows that contradict what is there."""

@@ -20,6 +20,7 @@ from pipeline.contract import Contract, Reason
 from pipeline.contract.header import Header
 from pipeline.errors import ConfigurationError, DiskTrouble, FileRefused
 from pipeline.records import Content, Rejected
+from pipeline.rejects import Rejects
 from pipeline.rework import sources
 from pipeline.rework.edits import (
     EXTRA,
@@ -123,7 +124,7 @@ def rewrite(
                 if row.replay_line is not None
             }
             shown.update(rows_of(found.changed))
-            output.add(header, [_rejected(row, today or {}) for row in chunk], shown)
+            output.add(header, Rejects.of(_rejected(row, today or {}) for row in chunk), shown)
         if path and before is not None and read_bytes(path) != before:
             message = "was saved while the rows were replayed: it is left as it is"
             return [*told, Problem(path.name, None, None, message, harmless=True)]

@@ -16,18 +16,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import StringIO, TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.contract.header import Header
-from pipeline.contract.rules import as_json
+from pipeline.contract.rules import Reason
 from pipeline.errors import DiskTrouble, FileRefused
-from pipeline.records import Content, Rejected
+from pipeline.records import Content, Ints
+from pipeline.rejects import Rejects
 
 LEADING = ("line_no", "reasons")
 _HASH_DIGITS = 12
 _NAME_BYTES = 255
 _FILE_MODE = 0o640
+# Written out, rows take several times the memory that they take as columns.
+_ROWS_AT_A_TIME = 8192
 _quoted = json.encoder.encode_basestring  # what `dumps` does to a string that may be Unicode
 
 # A field may be as long as a line, whose length `read` limits.
@@ -53,49 +61,34 @@ class Quarantine:
     def add(
         self,
         header: Header,
-        rejected: Sequence[Rejected],
+        rejected: Rejects,
         repaired: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
-        """Write rejected rows of files with this header, in the order given.
+        """Write rejected rows of files with this header.
 
         Args:
             header: what names their columns.
-            rejected: the rows.
+            rejected: the rows, by file and line.
             repaired: line number → its fields as a person has left them so far, which the CSV
                 then shows.
 
         Raises:
             DiskTrouble: the folder cannot be written to.
         """
-        between = header.delimiter
-        sheets: dict[int, list[str]] = {}
-        logs: dict[int, list[str]] = {}
-        words: dict[int, str] = {}
-        plain = header.names[: len(LEADING)] != LEADING and not repaired
-        reasons = as_json(row.reasons for row in rejected)
-        for row, reason in zip(rejected, reasons, strict=True):
-            text = row.line.decode(errors="replace")
-            if (told := words.get(id(row.reasons))) is None:
-                told = " | ".join(reason.message for reason in row.reasons)
-                told = words[id(row.reasons)] = written([told], header.delimiter)[:-1]
-            # Without quotation marks the line's own columns are written as they stand in it.
-            if plain and b'"' not in row.line and b"\r" not in row.line:
-                own = text
-            else:
-                cells = (repaired or {}).get(row.line_no) or fields(header, row.line)
-                own = written(cells, header.delimiter)[:-1]
-            if row.file not in sheets:
-                sheets[row.file], logs[row.file] = [], []
-            sheets[row.file].append(f"{row.line_no}{between}{told}{between}{own}\n")
-            logs[row.file].append(
-                f'"line_no": {row.line_no}, "line": {_quoted(text)}, "reasons": {reason}}}\n'
-            )
+        words = pa.array([_words(told, header.delimiter) for told in rejected.told], pa.string())
         with _disk_trouble(self._folder):
-            for file, sheet in sheets.items():
+            for file, start, end in _runs(rejected.file):
                 output = self._open.get(file) or self._start(file, header)
-                output.csv_file.write("".join(sheet))
-                leading = f'{{"file": {_quoted(display_name(self._files[file].path))}, '
-                output.log_file.write(leading + leading.join(logs[file]))
+                code = pa.array(rejected.code[start:end])
+                number = pa.array(rejected.line_no[start:end]).cast(pa.string())
+                lines = rejected.lines.slice(start, end - start)
+                own, quoted = _shown(lines, rejected.line_no[start:end], header, repaired or {})
+                row = pc.binary_join_element_wise(number, words.take(code), own, header.delimiter)
+                output.csv_file.write(_text(row))
+                leading = f'{{"file": {_quoted(display_name(self._files[file].path))}, "line_no": '
+                reasons = rejected.json.take(code)
+                parts = (leading, number, ', "line": ', quoted, ', "reasons": ', reasons, "}")
+                output.log_file.write(_text(pc.binary_join_element_wise(*parts, "")))
 
     def publish(self) -> None:
         """Put everything in place, durably.
@@ -248,6 +241,49 @@ def written(row: Sequence[str], delimiter: str) -> str:
     text = StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerow(row)
     return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _runs(file: Ints) -> Iterator[tuple[int, int, int]]:
+    """Yield each file with where its rows start and end, not too many at a time."""
+    starts = np.flatnonzero(np.diff(file, prepend=-1))
+    for first, last in pairwise([*starts.tolist(), len(file)]):
+        for start in range(first, last, _ROWS_AT_A_TIME):
+            yield int(file[start]), start, min(start + _ROWS_AT_A_TIME, last)
+
+
+def _words(told: tuple[Reason, ...], delimiter: str) -> str:
+    return written([" | ".join(reason.message for reason in told)], delimiter)[:-1]
+
+
+def _shown(
+    lines: pa.Array, line_no: Ints, header: Header, repaired: Mapping[int, Sequence[str]]
+) -> tuple[pa.Array, pa.Array]:
+    """Return lines as the CSV shows them, and as JSON strings."""
+    if header.names[: len(LEADING)] != LEADING and not repaired and not _needs_quoting(lines):
+        text = lines.cast(pa.string())
+        return text, pc.binary_join_element_wise('"', text, '"', "")
+    given = lines.to_pylist()
+    own = [
+        written(repaired.get(number) or fields(header, line), header.delimiter)[:-1]
+        for number, line in zip(line_no.tolist(), given, strict=True)
+    ]
+    quoted = [_quoted(line.decode(errors="replace")) for line in given]
+    return pa.array(own, pa.string()), pa.array(quoted, pa.string())
+
+
+def _needs_quoting(lines: pa.Array) -> bool:
+    """Whether some line is more than printable ASCII, or holds what CSV or JSON would quote."""
+    offsets = np.frombuffer(lines.buffers()[1], np.int32)[lines.offset :]
+    letters = np.frombuffer(lines.buffers()[2] or b"", np.uint8)
+    letters = letters[offsets[0] : offsets[len(lines)]]
+    special = (letters < 0x20) | (letters > 0x7E) | (letters == ord('"')) | (letters == ord("\\"))
+    return bool(special.any())
+
+
+def _text(rows: pa.Array) -> str:
+    """Return rows as lines."""
+    ended = pc.binary_join_element_wise(rows, "", "\n")
+    return "".join(ended.to_pylist())
 
 
 def _fields(line: str, delimiter: str) -> list[str]:

@@ -7,7 +7,7 @@ cell's text, and only for cells that failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -17,12 +17,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.contract import Contract, Model, Reason
+from pipeline.contract import MAX_ID, Contract, Model, Reason
 from pipeline.contract.explain import Explainer
 from pipeline.contract.header import header_again
 from pipeline.contract.schemas import EMPTY_ID, UNREADABLE_ID, failing_cells, reading_schema
 from pipeline.odd import odd_ids, odd_numbers, odd_times
-from pipeline.records import Bools, Floats, Ints, Rejected, Rows, Times, Valid
+from pipeline.records import Bools, Floats, Ints, Rows, Times, Valid
+from pipeline.rejects import Rejects
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _WHOLE = r"^[+-]?0*\d{1,18}$"
@@ -32,7 +33,7 @@ _SHORTEST_TIME = len("2017-07-01T00:00")
 Cells = TypeVar("Cells", bound=npt.NDArray[Any])
 
 
-def validate(rows: Rows, contract: Contract, now: datetime) -> tuple[list[Valid], list[Rejected]]:
+def validate(rows: Rows, contract: Contract, now: datetime) -> tuple[list[Valid], Rejects]:
     """Judge every row of a block.
 
     Args:
@@ -43,40 +44,65 @@ def validate(rows: Rows, contract: Contract, now: datetime) -> tuple[list[Valid]
     Returns:
         The valid rows, a group for each kind of sensor model, and the rejected ones in row order.
     """
-    reasons: dict[int, tuple[Reason, ...]] = {}
+    findings = _Findings(rows.table.num_rows)
     valid: list[Valid] = []
-    for model, members in _by_model(rows, contract, reasons):
+    for model, members in _by_model(rows, contract, findings):
         whole = len(members) == rows.table.num_rows
         table = rows.table if whole else rows.table.take(pa.array(members))
         frame = _as_numbers(table, model)
         schema = reading_schema(contract, model, now)
         failing = failing_cells(schema, frame)
         if failing:
-            found = _reasons(rows, table, members, failing, Explainer(contract, model, now))
-            bad = np.fromiter(found, np.int64, len(found))
-            reasons.update(zip(members[bad].tolist(), found.values(), strict=True))
-            good = np.ones(len(frame), bool)
-            good[bad] = False
+            _tell(rows, table, members, failing, Explainer(contract, model, now), findings)
+            good = findings.code[members] < 0
             frame, members = frame[good], members[good]
         schema.validate(frame, lazy=True)
         valid.append(Valid(model, frame, members, _models_of(rows, frame, members, model)))
-    return valid, _rejected(rows, reasons)
+    bad = np.flatnonzero(findings.code >= 0)
+    return valid, Rejects.among(rows, bad, findings.told, findings.code[bad])
 
 
-def _rejected(rows: Rows, reasons: dict[int, tuple[Reason, ...]]) -> list[Rejected]:
-    at = sorted(reasons)
-    text, each = rows.text, (rows.file, rows.line_no, rows.starts, rows.ends)
-    return [
-        Rejected(file, line_no, text[start:end], reasons[row])
-        for row, file, line_no, start, end in zip(
-            at, *(values[at].tolist() for values in each), strict=True
-        )
-    ]
+class _Findings:
+    """What is wrong with rows, gathered column by column.
+
+    Attributes:
+        told: tuples of reasons.
+        code: each row's position in `told`; −1 while nothing is wrong with it.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.told: list[tuple[Reason, ...]] = []
+        self.code = np.full(rows, -1)
+
+    def add(self, at: Ints, told: Sequence[Reason], code: Ints) -> None:
+        """Note what is wrong with some cells of a column.
+
+        Args:
+            at: the rows.
+            told: reasons.
+            code: each row's position in `told`.
+        """
+        start = len(self.told)
+        self.told += [(reason,) for reason in told]
+        before = self.code[at]
+        self.code[at] = start + code
+        again = before >= 0
+        if again.any():
+            self._join(at[again], before[again], start + code[again])
+
+    def set(self, row: int, reason: Reason) -> None:
+        """Let this be all that is wrong with a row."""
+        self.code[row] = len(self.told)
+        self.told.append((reason,))
+
+    def _join(self, at: Ints, first: Ints, second: Ints) -> None:
+        pairs, code = np.unique(first << 32 | second, return_inverse=True)
+        start = len(self.told)
+        self.told += [self.told[pair >> 32] + self.told[pair & MAX_ID] for pair in pairs.tolist()]
+        self.code[at] = start + code
 
 
-def _by_model(
-    rows: Rows, contract: Contract, reasons: dict[int, tuple[Reason, ...]]
-) -> list[tuple[Model, Ints]]:
+def _by_model(rows: Rows, contract: Contract, findings: _Findings) -> list[tuple[Model, Ints]]:
     """Group the rows by sensor model; those of an unknown or unfitting type get a reason."""
     everyone = np.arange(rows.table.num_rows)
     if not len(everyone):
@@ -96,8 +122,8 @@ def _by_model(
             groups.setdefault(alike, (model, []))[1].append(members)
             continue
         unfitting = _unfitting(rows, text, name, contract)
-        for row in members.tolist():
-            reasons[row] = (header_again(rows.line(row)) or unfitting,)
+        findings.add(members, [unfitting], np.zeros(len(members), np.int64))
+        _tell_headers(rows, members, findings)
     return [
         (model, parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts)))
         for model, parts in groups.values()
@@ -251,31 +277,34 @@ def _times_with_care(text: pa.Array) -> Times:
     return naive.astype("datetime64[us]")
 
 
-def _reasons(
-    rows: Rows, table: pa.Table, members: Ints, failing: dict[str, Ints], explainer: Explainer
-) -> dict[int, tuple[Reason, ...]]:
-    """Tell each failing cell in words; return row of `table` → its reasons, in column order."""
-    found: dict[int, tuple[Reason, ...]] = {}
+def _tell(
+    rows: Rows,
+    table: pa.Table,
+    members: Ints,
+    failing: dict[str, Ints],
+    explainer: Explainer,
+    findings: _Findings,
+) -> None:
+    """Tell each failing cell in words, in the order of the columns."""
     order = {name: position for position, name in enumerate(rows.header.names)}
     for column in sorted(failing, key=lambda name: order.get(name, order["lat"])):
-        at = failing[column].tolist()
-        told = _told(column, table, failing[column], explainer)
-        if found:
-            for row, reason in zip(at, told, strict=True):
-                found[row] = found[row] + reason if row in found else reason
-        else:
-            found = dict(zip(at, told, strict=True))
-    for row in failing.get("sensor_id", np.array([], np.int64)).tolist():
-        again = header_again(rows.line(members[row]))
-        if again and found[row][0].column == "sensor_id":
-            found[row] = (again,)
-    return found
+        at = failing[column]
+        if column == "lat,lon":
+            findings.add(
+                members[at], [explainer.explain(column, None)], np.zeros(len(at), np.int64)
+            )
+            continue
+        cells = table.column(column).take(pa.array(at)).combine_chunks()
+        coded = cells.dictionary_encode("encode")
+        told = [explainer.explain(column, text) for text in coded.dictionary.to_pylist()]
+        findings.add(members[at], told, coded.indices.to_numpy().astype(np.int64))
+    if "sensor_id" in failing:
+        _tell_headers(rows, members[failing["sensor_id"]], findings)
 
 
-def _told(column: str, table: pa.Table, at: Ints, explainer: Explainer) -> list[tuple[Reason, ...]]:
-    """Return the reason of each failing cell of a column; equal cells share theirs."""
-    if column == "lat,lon":
-        return [(explainer.explain(column, None),)] * len(at)
-    coded = table.column(column).take(pa.array(at)).combine_chunks().dictionary_encode("encode")
-    each = [(explainer.explain(column, text),) for text in coded.dictionary.to_pylist()]
-    return [each[code] for code in coded.indices.to_pylist()]
+def _tell_headers(rows: Rows, at: Ints, findings: _Findings) -> None:
+    """A header among the rows breaks many rules; that it is a header says it all."""
+    for row in at.tolist():
+        first = findings.told[findings.code[row]][0]
+        if first.column in {"sensor_id", "sensor_type"} and (again := header_again(rows.line(row))):
+            findings.set(row, again)

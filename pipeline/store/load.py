@@ -20,8 +20,8 @@ import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 
-from pipeline.contract.rules import as_json
-from pipeline.records import Bools, Ints, Readings, Rejected
+from pipeline.records import Bools, Ints, Readings
+from pipeline.rejects import Rejects
 from pipeline.store import ledger, rollup
 from pipeline.store.copy import Cursor, copy_in, copy_out
 from pipeline.store.dimensions import Adding, Dimensions
@@ -207,24 +207,17 @@ class Load:
         """Merge `steps.aggregate.hourly` of newly loaded readings into the rollup."""
         rollup.merge(self._cursor, statistics)
 
-    def quarantined(self, rejected: Sequence[Rejected], file_ids: Ints) -> None:
+    def quarantined(self, rejected: Rejects, file_ids: Ints) -> None:
         """Write rejected rows, with their verbatim lines and reasons."""
-        if not rejected:
+        if not len(rejected):
             return
-        lines = [readable(row.line) for row in rejected]
-        numbers = file_ids[[row.file for row in rejected]].astype(np.int32)
+        text, exact = _readable(rejected.lines)
         columns = {
-            "file_id": pa.array(numbers),
-            "line_no": pa.array([row.line_no for row in rejected], pa.int64()),
-            "line": pa.array([text for text, _ in lines], pa.string()),
-            "line_bytes": pa.array(
-                [
-                    None if exact else row.line
-                    for row, (_, exact) in zip(rejected, lines, strict=True)
-                ],
-                pa.binary(),
-            ),
-            "reasons": pa.array(as_json(row.reasons for row in rejected), pa.string()),
+            "file_id": pa.array(file_ids[rejected.file].astype(np.int32)),
+            "line_no": pa.array(rejected.line_no),
+            "line": text,
+            "line_bytes": exact,
+            "reasons": rejected.json.take(pa.array(rejected.code)),
         }
         copy_in(self._cursor, ("air", "quarantined_row"), columns, jsonb=("reasons",))
 
@@ -254,12 +247,20 @@ class Load:
             )
 
 
-def readable(line: bytes) -> tuple[str, bool]:
-    """Return a line as text that PostgreSQL can hold, and whether that is the exact line."""
-    if line.isascii() and b"\0" not in line:
-        return line.decode(), True
-    text = line.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return text, text.encode() == line
+def _readable(lines: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return lines as text that PostgreSQL can hold, and as bytes where the text is not exact."""
+    held = lines.buffers()[2]
+    everything = held.to_pybytes() if held is not None else b""
+    if everything.isascii() and b"\0" not in everything:
+        return lines.cast(pa.string()), pa.nulls(len(lines), pa.binary())
+    given = lines.to_pylist()
+    texts = [
+        line.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}") for line in given
+    ]
+    exact = [
+        None if text.encode() == line else line for text, line in zip(texts, given, strict=True)
+    ]
+    return pa.array(texts, pa.string()), pa.array(exact, pa.binary())
 
 
 def _cursor(connection: sa.Connection) -> Cursor:

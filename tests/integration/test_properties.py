@@ -377,8 +377,8 @@ def blocks_of(raw: bytes, file: int, block_bytes: int) -> list[Block]:
 
 def judged_by_us(block: Block, names: list[str]) -> Judged:
     split_rows = split(block)
-    valid, rejected = validate(split_rows, CONTRACT, NOW)
-    rejected += split_rows.rejected
+    valid, found = validate(split_rows, CONTRACT, NOW)
+    rejected = [*found, *split_rows.rejected]
     judged = Judged(block.header, {}, {(row.file, row.line_no): row for row in rejected}, 0, [])
     assert len(judged.bad) == len(rejected)
     for group in valid:

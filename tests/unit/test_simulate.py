@@ -510,8 +510,8 @@ def test_the_pipeline_s_own_verdict_is_the_manifest(tmp_path: Path, run: Simulat
         header, _, body = content(file.path).partition(b"\n")
         segment = Segment(file=0, first_line=2, lines=body.count(b"\n"))
         rows = split(Block(recognise(header.decode(), CONTRACT), body, (segment,)))
-        valid, rejected = validate(rows, CONTRACT, datetime.now(UTC))
-        rejected += rows.rejected
+        valid, found = validate(rows, CONTRACT, datetime.now(UTC))
+        rejected = [*found, *rows.rejected]
         duplicates = 0
         for group in valid:
             readings, repeats = normalise(group, rows, CONTRACT)

@@ -1,0 +1,111 @@
+"""Rejects: rows that go to quarantine, as columns.
+
+A file can be bad from its first row to its last. As columns, a million rejected rows cost about as
+much as a million good ones; as objects, ten times that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.contract import Reason
+from pipeline.contract.rules import as_json
+from pipeline.records import Ints, Rejected, Rows
+
+
+@dataclass(frozen=True)
+class Rejects:
+    """Rejected rows, iterable as `Rejected`.
+
+    Attributes:
+        file: each row's file, as its position in the batch.
+        line_no: each row's line number in its file.
+        lines: each row's bytes, verbatim, without the line end (Arrow binary).
+        told: what is wrong with rows, each a tuple of reasons in the order of the columns.
+        code: each row's position in `told`; rows may share one.
+    """
+
+    file: Ints
+    line_no: Ints
+    lines: pa.Array
+    told: Sequence[tuple[Reason, ...]]
+    code: Ints
+
+    @classmethod
+    def of(cls, rows: Iterable[Rejected]) -> Rejects:
+        """Return rows as columns."""
+        every = list(rows)
+        return cls(
+            np.array([row.file for row in every], np.int64),
+            np.array([row.line_no for row in every], np.int64),
+            pa.array([row.line for row in every], pa.binary()),
+            [row.reasons for row in every],
+            np.arange(len(every)),
+        )
+
+    @classmethod
+    def among(cls, rows: Rows, at: Ints, told: Sequence[tuple[Reason, ...]], code: Ints) -> Rejects:
+        """Return those rows of a block that are rejected.
+
+        Args:
+            rows: the block's rows.
+            at: the positions of the rejected ones.
+            told: as the attribute.
+            code: as the attribute.
+        """
+        # Lines and what is between them by turns: Arrow cuts where offsets say.
+        offsets = np.empty(2 * len(rows.starts), np.int32)
+        offsets[::2], offsets[1::2] = rows.starts, rows.ends
+        pieces = pa.Array.from_buffers(
+            pa.binary(),
+            max(0, len(offsets) - 1),
+            [None, pa.py_buffer(offsets), pa.py_buffer(rows.text)],
+        )
+        return cls(rows.file[at], rows.line_no[at], pieces.take(pa.array(2 * at)), told, code)
+
+    @cached_property
+    def json(self) -> pa.Array:
+        """What `told` says, as JSON arrays."""
+        return pa.array(as_json(self.told), pa.string())
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __iter__(self) -> Iterator[Rejected]:
+        columns = (self.file.tolist(), self.line_no.tolist(), self.lines.to_pylist())
+        for file, line_no, line, code in zip(*columns, self.code.tolist(), strict=True):
+            yield Rejected(file, line_no, line, self.told[code])
+
+
+def joined(parts: Sequence[Rejects]) -> Rejects:
+    """Return the rows of all parts, by file and line."""
+    some = [part for part in parts if len(part)] or list(parts[:1])
+    if len(some) == 1:
+        one = some[0]
+        return _taken(one, np.lexsort((one.line_no, one.file)))
+    starts = np.cumsum([0, *(len(part.told) for part in some)])
+    every = Rejects(
+        np.concatenate([part.file for part in some]),
+        np.concatenate([part.line_no for part in some]),
+        pa.concat_arrays([part.lines for part in some]),
+        [reasons for part in some for reasons in part.told],
+        np.concatenate([part.code + start for part, start in zip(some, starts, strict=False)]),
+    )
+    return _taken(every, np.lexsort((every.line_no, every.file)))
+
+
+def _taken(rejects: Rejects, order: Ints) -> Rejects:
+    if len(order) < 2 or bool((np.diff(order) == 1).all()):
+        return rejects
+    return Rejects(
+        rejects.file[order],
+        rejects.line_no[order],
+        rejects.lines.take(pa.array(order)),
+        rejects.told,
+        rejects.code[order],
+    )
