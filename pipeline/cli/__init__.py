@@ -14,16 +14,18 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
+from pipeline.cli.sections import Sections
 from pipeline.errors import ConfigurationError, PipelineError
 
 app = typer.Typer(
     name="sofia-air",
+    cls=Sections,
     help="CSV files of air-quality readings in, trusted rows in PostgreSQL out.\n\n"
-    "Drop files into [bold]data/[/bold]; every row is validated, normalised, deduplicated and "
-    "loaded. Rows that fail wait in [bold]quarantine/[/bold] with their reasons.",
-    epilog="First time here? Type [bold]sofia-air demo[/bold].",
+    "Drop files into data/; every row is validated, normalised, deduplicated and loaded. Rows that "
+    "fail wait in quarantine/ with their reasons.",
+    epilog="First time here? Type: sofia-air demo",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.sections import Sections
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most this many.")]
 Rule = Annotated[
@@ -49,9 +51,11 @@ class Delimiter(StrEnum):
     TAB = "tab"
 
 
-db = typer.Typer(help="The database: bring it up to date, open it, find it.", no_args_is_help=True)
+db = typer.Typer(
+    cls=Sections, help="The database: bring it up to date, open it, find it.", no_args_is_help=True
+)
 quarantine = typer.Typer(
-    help="What was rejected, why, and how it comes back.", no_args_is_help=True
+    cls=Sections, help="What was rejected, why, and how it comes back.", no_args_is_help=True
 )
 
 
