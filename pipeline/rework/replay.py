@@ -40,6 +40,7 @@ from pipeline.store.rework import Entry, QuarantinedRow, Repair, Workbench
 
 Became = Literal["loaded", "duplicate", "failing"]
 _CHUNK = 20_000
+_FEW = 1_000
 
 log = logs.get("rework")
 
@@ -257,7 +258,7 @@ class _Attempt:
         self._entry = entry
         self._header = header
         self._edits: dict[int, Edit] = found.changed
-        self._lines = None if whole else sorted(found.present | found.changed.keys())
+        self._lines = None if whole else found.present | found.changed.keys()
         self._rule = rule
         self._dry = dry
         self._sent: tuple[list[Verdict], int] | None = None
@@ -297,12 +298,16 @@ class _Attempt:
     def _all(self, load: Load, repair: Repair) -> None:
         # A number that is never committed would only leave a gap.
         self._row.file_id = 0 if self._dry else load.file_ids(1)[0]
-        after = 0
+        wanted, after = self._lines, 0
+        # Many are sooner picked from all that is open than named one by one.
+        lines = sorted(wanted) if wanted is not None and len(wanted) < _FEW else None
         while rows := repair.open_rows(
-            self._entry.file_id, rule=self._rule, lines=self._lines, after=after, limit=_CHUNK
+            self._entry.file_id, rule=self._rule, lines=lines, after=after, limit=_CHUNK
         ):
             after = rows[-1].line_no
-            self._chunk(load, repair, rows)
+            meant = [row for row in rows if wanted is None or row.line_no in wanted]
+            if meant:
+                self._chunk(load, repair, meant)
         if not self._row.rows_read:
             return
         self._row.sha256 = self._digest.hexdigest()

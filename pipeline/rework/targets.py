@@ -79,7 +79,8 @@ def named(settings: Settings, bench: Workbench, name: str) -> tuple[list[Target]
         ConfigurationError: nothing is called so, or it has nothing that could come back.
     """
     path = Path(name).expanduser()
-    if path.is_file():
+    # The file itself may lie here, too: a bare name that the ledger knows means the ledger's.
+    if path.is_file() and (path.name != name or not bench.entries(name)):
         return _of_path(settings, bench, path)
     entry = one(bench, name)
     if entry.state == "retracted":

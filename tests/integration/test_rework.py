@@ -556,6 +556,17 @@ def test_rows_are_told_apart_by_their_file_in_an_export(three: Workshop) -> None
         targets.named(three.site.settings, three.bench, str(strange))
 
 
+def test_a_bare_name_that_the_ledger_knows_means_the_ledgers_file(
+    three: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three.repair(REPAIRED)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.csv").write_text(sds(pm(0)))  # what was loaded lies where one types
+    assert three.replay("some.csv").lines("loaded") == [3, 4, 5]
+    (problem,) = three.replay("./some.csv").problems
+    assert "the column 'line_no' is missing" in problem.message
+
+
 # --- discard --------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,8 @@ SELECT file_id, line_no, line, line_bytes, reasons, state, replay_file_id, repla
  WHERE file_id = %(file_id)s
    AND line_no > %(after)s
    AND (%(states)s::text[] IS NULL OR state = ANY (%(states)s))
-   AND (%(lines)s::bigint[] IS NULL OR line_no = ANY (%(lines)s))
+   -- Not ANY: on a table without statistics yet, its array is searched from end to end for each row.
+   AND (%(lines)s::bigint[] IS NULL OR line_no IN (SELECT unnest(%(lines)s::bigint[])))
    AND (%(rule)s::text IS NULL
         OR reasons @> jsonb_build_array(jsonb_build_object('rule', %(rule)s::text)))
  ORDER BY line_no
