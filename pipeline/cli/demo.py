@@ -122,7 +122,8 @@ def _examples(queries: Queries, outcomes: list[Outcome]) -> list[tuple[str, int,
     for outcome in outcomes:
         every.update(outcome.rules)
     examples = []
-    for rule, number in every.most_common(_RULES_SHOWN):
+    ranked = sorted(every.items(), key=lambda entry: (-entry[1], entry[0]))
+    for rule, number in ranked[:_RULES_SHOWN]:
         file = next(o for o in outcomes if o.rules[rule] and o.row)
         row = queries.quarantine_rows(file.row.file_id if file.row else 0, rule, 1)[0]
         told = next(reason for reason in row["reasons"] if reason["rule"] == rule)
