@@ -272,6 +272,12 @@ _FOR_EXAMPLE = {
     "database_url": '"postgresql://me@localhost/air"',
     "archive_keep_days": "365",
     "metrics_port": "9464",
+    "smtp_host": '"mail.example.org"',
+    "smtp_port": "587",
+    "smtp_user": '"air@example.org"',
+    "smtp_password": '"secret"',
+    "mail_from": '"air@example.org"',
+    "mail_to": '"one@example.org, two@example.org"',
 }
 _SAMPLE_HEAD = """\
 # Settings of the Sofia Air Pipeline. Copy this file into the home folder as sofia-air.toml.

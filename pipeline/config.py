@@ -126,6 +126,24 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged"
     )
+    smtp_host: str | None = Field(
+        None, description="mail server that sends reports; unset: none is sent"
+    )
+    smtp_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None,
+        description="its port; unset: 587 for starttls, 465 for tls, 25 for none",
+    )
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        "starttls",
+        description="how mail is kept from others on its way to the server; none only where the "
+        "server is on this machine",
+    )
+    smtp_user: str | None = Field(None, description="name to log in with there; unset: no login")
+    smtp_password: SecretStr | None = Field(None, description="password to log in with there")
+    mail_from: str | None = Field(None, description="address that reports are sent from")
+    mail_to: str | None = Field(
+        None, description="addresses that reports are sent to, with commas between them"
+    )
     contract: ContractSettings = Field(
         default_factory=ContractSettings, description="a site's own ranges and sensor models"
     )

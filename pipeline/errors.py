@@ -5,6 +5,7 @@
     PipelineError
     ├── ConfigurationError      a setting is wrong: the start stops, exit code 2
     ├── EmbeddedDatabaseError   the private PostgreSQL could not be prepared or started
+    ├── MailRefused             a mail server could not be reached, or did not take a mail
     ├── Terminal                trying again cannot help
     │   ├── FileRefused         the file is unusable as a whole: it goes to quarantine
     │   └── StoreError          the database said no to this data, for good
@@ -31,6 +32,10 @@ class ConfigurationError(PipelineError):
 
 class EmbeddedDatabaseError(PipelineError):
     """The private PostgreSQL could not be prepared or started. Names its log."""
+
+
+class MailRefused(PipelineError):
+    """A mail server could not be reached, or did not take a mail. Names the server."""
 
 
 class Terminal(PipelineError):

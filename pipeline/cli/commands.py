@@ -43,6 +43,14 @@ class RowState(StrEnum):
     DISCARDED = "discarded"
 
 
+class Span(StrEnum):
+    """What a report can be about."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
 class Delimiter(StrEnum):
     """What separates the cells of an exported CSV."""
 
@@ -65,6 +73,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Load")(ingest)
     app.command(rich_help_panel="Look")(status)
     app.command(rich_help_panel="Look")(why)
+    app.command(rich_help_panel="Look")(report)
     app.add_typer(quarantine, name="quarantine", rich_help_panel="Repair")
     app.command(rich_help_panel="Repair")(retract)
     app.add_typer(db, name="db", rich_help_panel="Look")
@@ -128,6 +137,46 @@ def why(
     from pipeline.cli import history
 
     history.tell(context.obj, sensor, time, as_json=json)
+
+
+def report(
+    context: typer.Context,
+    day: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Of this day.")] = None,
+    week: Annotated[
+        str | None, typer.Option(metavar="YYYY-Www", help="Of this ISO week, or that of a date.")
+    ] = None,
+    month: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="Of this month.")] = None,
+    last: Annotated[
+        Span | None, typer.Option(help="Of the last one that is over, by today's date.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The HTML file to write (default: in reports/ of the home folder)."),
+    ] = None,
+    charts: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the charts here too, as PNG files.")
+    ] = None,
+    email: Annotated[bool, typer.Option("--email", help="Send it by mail, too.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a page about a day, a week or a month: charts, map, best and worst, quarantine.
+
+    Without a period: of the newest day that is over and has data. The page is one file that needs
+    no network. Needs the extra `report`; --email needs the settings `smtp_…` and `mail_…`.
+    """
+    from pipeline.cli import reporting
+
+    reporting.report(
+        context.obj,
+        day=day,
+        week=week,
+        month=month,
+        last=last.value if last else None,
+        out=out,
+        charts=charts,
+        email=email,
+        as_json=json,
+    )
 
 
 def retract(
