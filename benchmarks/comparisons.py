@@ -223,12 +223,12 @@ def full_table(place: Place, repeats: int) -> Figure:
     _fill(place)
     fulls, empties = [], []
     for _ in range(repeats + 1):
-        fulls.append(sides.ours(place, [file], "full", fresh=False))
+        fulls.append(sides.ours(place, [file], "filled", fresh=False))
         # What it brought is taken out again, so that each run finds the same.
-        place.run("full", "DELETE FROM air.raw_particulate WHERE file_id > 0", *_FORGET)
-        place.run("full", "VACUUM ANALYZE air.raw_particulate_2018_01")
+        place.run("filled", "DELETE FROM air.raw_particulate WHERE file_id > 0", *_FORGET)
+        place.run("filled", "VACUUM ANALYZE air.raw_particulate_2018_01")
         empties.append(sides.ours(place, [file]))
-    (rows,) = place.ask("full", "SELECT count(*) FROM air.raw_particulate")
+    (rows,) = place.ask("filled", "SELECT count(*) FROM air.raw_particulate")
     fulls, empties = fulls[1:], empties[1:]
     return Figure(
         name="full_table",
@@ -248,13 +248,12 @@ _FILLED = 50_000_000
 def _fill(place: Place) -> None:
     """Fill a database with two years of readings of other sensors, 148 s apart, made by SQL."""
     months = [date(2017 + month // 12, month % 12 + 1, 1) for month in range(25)]
-    place.fresh("full", ours=True)
+    place.fresh("filled", ours=True)
     a_month = _FILLED // len(months)
     sensors = a_month * 148 // (30 * 86_400) + 1
-    place.run("full", "SET synchronous_commit = off")
     for month in months:
         place.run(
-            "full",
+            "filled",
             f"SELECT air.ensure_month('air.raw_particulate', '{month}')",
             "INSERT INTO air.raw_particulate "
             "(sensor_id, ts, location_key, file_id, pm10, pm25, flags) "
@@ -263,7 +262,7 @@ def _fill(place: Place) -> None:
             f"FROM generate_series(1, {sensors}) AS sensor, "
             f"generate_series(0, {a_month // sensors - 1}) AS step",
         )
-    place.run("full", "VACUUM ANALYZE air.raw_particulate")
+    place.run("filled", "VACUUM ANALYZE air.raw_particulate")
 
 
 def whole_set(place: Place, repeats: int) -> Figure:  # noqa: ARG001  # one run, written down
