@@ -29,6 +29,7 @@ from pipeline.store.engine import guarded
 from pipeline.store.sql import statement
 
 _STAGE_TYPES = "real"
+_REJECTED_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,15 +219,18 @@ class Load:
         """Write rejected rows, with their verbatim lines and reasons."""
         if not len(rejected):
             return
-        text, exact = _readable(rejected.lines)
-        columns = {
-            "file_id": pa.array(file_ids[rejected.file].astype(np.int32)),
-            "line_no": pa.array(rejected.line_no),
-            "line": text,
-            "line_bytes": exact,
-            "reasons": rejected.json.take(pa.array(rejected.code)),
-        }
-        copy_in(self._cursor, ("air", "quarantined_row"), columns, jsonb=("reasons",))
+        # Written out for each row, what rows share takes many times the memory of the block.
+        for start in range(0, len(rejected), _REJECTED_ROWS):
+            some = slice(start, start + _REJECTED_ROWS)
+            text, exact = _readable(rejected.lines[some])
+            columns = {
+                "file_id": pa.array(file_ids[rejected.file[some]].astype(np.int32)),
+                "line_no": pa.array(rejected.line_no[some]),
+                "line": text,
+                "line_bytes": exact,
+                "reasons": rejected.json.take(pa.array(rejected.code[some])),
+            }
+            copy_in(self._cursor, ("air", "quarantined_row"), columns, jsonb=("reasons",))
 
     def finish(self, files: Sequence[ledger.FileRow], aggregates: pd.DataFrame) -> None:
         """Write the ledger rows and the per-file aggregates.
