@@ -71,7 +71,7 @@ def test_what_working_raises_comes_after_the_results_before_it(workers: int) -> 
 
     seen: list[int] = []
     with pytest.raises(ValueError, match="the fourth"):
-        within_time(lambda: [seen.append(each) for each in ahead(blocks(9), work, workers)])
+        within_time(lambda: seen.extend(ahead(blocks(9), work, workers)))
     assert seen == [0, 1, 2]
 
 
@@ -83,7 +83,7 @@ def test_what_reading_raises_comes_after_the_results_before_it(workers: int) -> 
 
     seen: list[int] = []
     with pytest.raises(ValueError, match="unreadable"):
-        within_time(lambda: [seen.append(each) for each in ahead(broken(), number, workers)])
+        within_time(lambda: seen.extend(ahead(broken(), number, workers)))
     assert seen == [0, 1, 2]
 
 
