@@ -200,7 +200,7 @@ class Flow:
         """Recognise a file; hold its text if it is small, and return how many bytes that takes."""
         content = batch.files[position]
         try:
-            stream = read.blocks(content, position, self.contract, self._limits)
+            stream = read.blocks(content, position, self.contract, self._limits, self._go_on)
             first = next(stream)
             if content.held is None or len(first.text) > room or next(stream, None) is not None:
                 batch.large.append(position)
@@ -210,6 +210,8 @@ class Flow:
                 return len(first.text)
         except FileRefused as refusal:
             batch.refused[position] = refusal
+        except Stopped:
+            raise
         except Transient as trouble:
             batch.left[position] = trouble
         return 0
@@ -239,14 +241,16 @@ class Flow:
             raise Stopped(message)
         self.on_progress()
 
-    def _text(self, batch: Batch, members: Sequence[int]) -> Iterator[Block]:
+    def _text(self, batch: Batch, members: Sequence[int]) -> Generator[Block]:
         """Yield the text of some files of a batch, block by block, as often as asked."""
         for part in self._parts(batch, members):
             if isinstance(part, Block):
                 yield part
                 continue
             try:
-                yield from read.blocks(batch.files[part], part, self.contract, self._limits)
+                yield from read.blocks(
+                    batch.files[part], part, self.contract, self._limits, self._go_on
+                )
             except FileRefused as refusal:
                 batch.refused[part] = refusal
                 raise
@@ -284,6 +288,7 @@ class Flow:
     def _commit(self, batch: Batch, members: Sequence[int]) -> None:
         """Commit some files of a batch together; a file that cannot be loaded is singled out."""
         while True:
+            settled = len(batch.settled)
             try:
                 self.retrying(
                     Transaction(
@@ -300,6 +305,9 @@ class Flow:
             except StoreError as error:
                 loading = [p for p in members if p not in batch.settled]
                 if not loading:
+                    # Reading ahead found the last of them unusable before the database did.
+                    if len(batch.settled) > settled:
+                        continue
                     raise
                 if len(loading) == 1:
                     batch.refused[loading[0]] = FileRefused("database", str(error))

@@ -8,8 +8,9 @@ transaction that is tried again starts from the same.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -85,11 +86,11 @@ def judge(block: Block, contract: Contract) -> Judged:
     return Judged(block.header, block.segments, lines, tuple(groups), every)
 
 
-def ahead(blocks: Iterator[Block], work: Callable[[Block], T], workers: int) -> Generator[T]:
+def ahead(blocks: Generator[Block], work: Callable[[Block], T], workers: int) -> Generator[T]:
     """Read and work on blocks in threads, a few ahead of whoever takes the results.
 
     Args:
-        blocks: read in one thread, in order.
+        blocks: read in one thread, in order; closed at the end.
         work: what to do with each.
         workers: how many threads do it. One more block than that is in the making or waiting.
 
@@ -97,6 +98,7 @@ def ahead(blocks: Iterator[Block], work: Callable[[Block], T], workers: int) -> 
         The results, in the order of the blocks. What reading or working raised is raised here.
     """
     with (
+        closing(blocks),
         ThreadPoolExecutor(1, "read") as reading,
         ThreadPoolExecutor(workers, "judge") as working,
     ):
@@ -111,8 +113,9 @@ def ahead(blocks: Iterator[Block], work: Callable[[Block], T], workers: int) -> 
                 waiting.append(begin())
                 yield result
         finally:
-            for future in waiting:
-                future.cancel()
+            # What nobody will take is neither worked on nor read any more.
+            for pool in (reading, working):
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _worked(block: Future[Block | None], work: Callable[[Block], T]) -> T | None:

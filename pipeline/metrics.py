@@ -30,11 +30,14 @@ REASONS = Counter(
     "sofia_air_reasons", "Rules broken by quarantined rows.", ["rule"], registry=REGISTRY
 )
 STAGE_SECONDS = Counter(
-    "sofia_air_stage_seconds", "Seconds spent, by stage.", ["stage"], registry=REGISTRY
+    "sofia_air_stage_seconds",
+    "Seconds of work, by stage; several go on at a time, so they add up to more than the clock.",
+    ["stage"],
+    registry=REGISTRY,
 )
 BATCH_SECONDS = Histogram(
     "sofia_air_batch_seconds",
-    "Seconds from taking a batch to its files being moved.",
+    "Seconds from a batch's turn to its files being moved; what was read ahead is not in them.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
     registry=REGISTRY,
 )

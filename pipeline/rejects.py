@@ -40,12 +40,22 @@ class Rejects:
     def of(cls, rows: Iterable[Rejected]) -> Rejects:
         """Return rows as columns."""
         every = list(rows)
+        # The same reasons, not only equal ones: comparing texts would take longer than it spares.
+        codes: dict[tuple[int, ...], int] = {}
+        told: list[tuple[Reason, ...]] = []
+        code = np.empty(len(every), np.int64)
+        for position, row in enumerate(every):
+            same = tuple(map(id, row.reasons))
+            if same not in codes:
+                codes[same] = len(told)
+                told.append(row.reasons)
+            code[position] = codes[same]
         return cls(
             np.array([row.file for row in every], np.int64),
             np.array([row.line_no for row in every], np.int64),
             pa.array([row.line for row in every], pa.binary()),
-            [row.reasons for row in every],
-            np.arange(len(every)),
+            told,
+            code,
         )
 
     @classmethod

@@ -69,7 +69,9 @@ def settle(
     frame, quantities = repeats.frame, list(readings.quantities)
     if not len(frame):
         return {}, []
-    ours, theirs = frame[quantities].to_numpy(), repeats.firsts[quantities].to_numpy()
+    ours = frame[quantities].to_numpy()
+    # A copy: what was judged stays as it is, and of one column pandas gives only a view.
+    theirs = repeats.firsts[quantities].to_numpy(copy=True)
     first = repeats.firsts["row"].to_numpy()
     for i in np.flatnonzero(np.isin(first, list(beaten))):
         values, _ = beaten[int(first[i])]

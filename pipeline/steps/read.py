@@ -136,7 +136,13 @@ def _changed(path: Path) -> str:
     return f"{path.name}: was written to while it was being read; it will be looked at again"
 
 
-def blocks(item: Content, file: int, contract: Contract, limits: Limits) -> Iterator[Block]:
+def blocks(
+    item: Content,
+    file: int,
+    contract: Contract,
+    limits: Limits,
+    alive: Callable[[], None] = lambda: None,
+) -> Iterator[Block]:
     """Read one file as blocks of at most about `limits.block_bytes` of text.
 
     A file with a header and nothing else gives one block without lines.
@@ -146,6 +152,7 @@ def blocks(item: Content, file: int, contract: Contract, limits: Limits) -> Iter
         file: its position in the batch, for the segments.
         contract: the models in force.
         limits: bounds on memory.
+        alive: called now and then, also while nothing comes of it; what it raises ends the reading.
 
     Raises:
         FileRefused: it is unusable as a whole. May come after some blocks.
@@ -153,16 +160,18 @@ def blocks(item: Content, file: int, contract: Contract, limits: Limits) -> Iter
         DiskTrouble: it can no longer be read. May come after some blocks.
     """
     try:
-        yield from _blocks(item, file, contract, limits)
+        yield from _blocks(item, file, contract, limits, alive)
     except FileRefused:
         # The verdict stands in the ledger under the hash, so the hash must be of these bytes.
-        if item.held is None and content(item.path, 0).sha256 != item.sha256:
+        if item.held is None and content(item.path, 0, alive).sha256 != item.sha256:
             raise FileChanged(_changed(item.path)) from None
         raise
 
 
-def _blocks(item: Content, file: int, contract: Contract, limits: Limits) -> Iterator[Block]:
-    pieces = _pieces(item, limits)
+def _blocks(
+    item: Content, file: int, contract: Contract, limits: Limits, alive: Callable[[], None]
+) -> Iterator[Block]:
+    pieces = _pieces(item, limits, alive)
     first, skipped = _first_text(pieces, limits)
     line, end = _header_line(first)
     header = recognise(line, contract)
@@ -218,10 +227,11 @@ def _joined(run: list[Block]) -> Block:
     return Block(run[0].header, text, tuple(s for part in run for s in part.segments))
 
 
-def _pieces(item: Content, limits: Limits) -> Iterator[bytes]:
+def _pieces(item: Content, limits: Limits, alive: Callable[[], None]) -> Iterator[bytes]:
     """Yield the file's text in pieces of whole lines, each ended by a newline."""
     carry = b""
     for chunk in _inflated(item, limits):
+        alive()
         # Only the last chunk is short. A last line without its end gets one here: as a piece of its
         # own it would keep a small file from sharing a block.
         last = item.held is not None and len(chunk) < limits.block_bytes

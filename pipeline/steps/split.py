@@ -50,9 +50,11 @@ def split(block: Block) -> Rows:
             message = "a block could not be split"
             raise AssertionError(message)
 
+    at_fault = np.array(sorted(faults), np.int64)
+    columns = (at_fault, *(column[at_fault] for column in (file, line_no, starts, ends)))
     rejected = [
-        Rejected(int(file[i]), int(line_no[i]), block.text[starts[i] : ends[i]], (faults[i],))
-        for i in sorted(faults)
+        Rejected(of, number, block.text[start:end], (faults[i],))
+        for i, of, number, start, end in zip(*(c.tolist() for c in columns), strict=True)
     ]
     files, read = np.unique(file[~blank], return_counts=True)
     return Rows(
@@ -198,13 +200,17 @@ def _ragged(
             fields[i] = outside.count(delimiter.encode()) + 1
     due = len(block.header.names)
     ragged: dict[int, Reason] = {}
-    for i in np.flatnonzero(keep & (fields != due)).tolist():
-        text = block.text[starts[i] : ends[i]]
-        ragged[i] = header_again(text) or Reason(
-            "width",
-            f"the row has {fields[i]} {'field' if fields[i] == 1 else 'fields'}, "
-            f"its header has {due}",
-            value=str(fields[i]),
-            expected=f"{due} fields",
-        )
+    # A block may hold millions of such lines: they share what is told.
+    told: dict[int, Reason] = {}
+    at_fault = np.flatnonzero(keep & (fields != due))
+    columns = (at_fault, fields[at_fault], starts[at_fault], ends[at_fault])
+    for i, found, start, end in zip(*(column.tolist() for column in columns), strict=True):
+        if found not in told:
+            told[found] = Reason(
+                "width",
+                f"the row has {found} {'field' if found == 1 else 'fields'}, its header has {due}",
+                value=str(found),
+                expected=f"{due} fields",
+            )
+        ragged[i] = header_again(block.text[start:end]) or told[found]
     return ragged

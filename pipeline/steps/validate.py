@@ -59,7 +59,10 @@ def validate(rows: Rows, contract: Contract, now: datetime) -> tuple[list[Valid]
         schema.validate(frame, lazy=True)
         valid.append(Valid(model, frame, members, _models_of(rows, frame, members, model)))
     bad = np.flatnonzero(findings.code >= 0)
-    return valid, Rejects.among(rows, bad, findings.told, findings.code[bad])
+    # Not what was told on the way to rows with several reasons: of garbage, that is most of it.
+    used, code = np.unique(findings.code[bad], return_inverse=True)
+    told = [findings.told[each] for each in used.tolist()]
+    return valid, Rejects.among(rows, bad, told, code)
 
 
 class _Findings:

@@ -29,6 +29,7 @@ from pipeline.store.engine import guarded
 from pipeline.store.sql import statement
 
 _STAGE_TYPES = "real"
+_REJECTED_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,14 @@ class Store:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._known = Dimensions()
-        self._open: psycopg.Connection[Any] | None = None
+        self._busy: set[psycopg.Connection[Any]] = set()
 
     def known(self, hashes: Sequence[str], contract_version: str) -> dict[str, ledger.Known]:
         """Return hash → ledger entry, for files that need not be read again."""
         with guarded(), self.engine.connect() as connection:
-            return ledger.known_files(_cursor(connection), hashes, contract_version)
+            cursor = _cursor(connection)
+            with self._cancellable(cursor):
+                return ledger.known_files(cursor, hashes, contract_version)
 
     @contextmanager
     def loading(self) -> Iterator[Load]:
@@ -91,20 +94,25 @@ class Store:
         adding = Adding(self._known)
         with guarded(), self.engine.begin() as connection:
             cursor = _cursor(connection)
-            self._open = cursor.connection
-            try:
+            with self._cancellable(cursor):
                 cursor.execute(statement("lock_writers"))
                 yield Load(cursor, adding)
-            finally:
-                self._open = None
         self._known.adopt(adding.added)
 
     def cancel(self) -> None:
-        """Ask the server to cancel what the open transaction waits for. From any thread."""
-        connection = self._open
-        if connection is not None:
+        """Ask the server to cancel what anybody here waits for. From any thread."""
+        for connection in list(self._busy):
             with suppress(psycopg.Error):
                 connection.cancel_safe(timeout=2.0)
+
+    @contextmanager
+    def _cancellable(self, cursor: Cursor) -> Iterator[None]:
+        connection = cursor.connection
+        self._busy.add(connection)
+        try:
+            yield
+        finally:
+            self._busy.discard(connection)
 
 
 class Load:
@@ -211,15 +219,18 @@ class Load:
         """Write rejected rows, with their verbatim lines and reasons."""
         if not len(rejected):
             return
-        text, exact = _readable(rejected.lines)
-        columns = {
-            "file_id": pa.array(file_ids[rejected.file].astype(np.int32)),
-            "line_no": pa.array(rejected.line_no),
-            "line": text,
-            "line_bytes": exact,
-            "reasons": rejected.json.take(pa.array(rejected.code)),
-        }
-        copy_in(self._cursor, ("air", "quarantined_row"), columns, jsonb=("reasons",))
+        # Written out for each row, what rows share takes many times the memory of the block.
+        for start in range(0, len(rejected), _REJECTED_ROWS):
+            some = slice(start, start + _REJECTED_ROWS)
+            text, exact = _readable(rejected.lines[some])
+            columns = {
+                "file_id": pa.array(file_ids[rejected.file[some]].astype(np.int32)),
+                "line_no": pa.array(rejected.line_no[some]),
+                "line": text,
+                "line_bytes": exact,
+                "reasons": rejected.json.take(pa.array(rejected.code[some])),
+            }
+            copy_in(self._cursor, ("air", "quarantined_row"), columns, jsonb=("reasons",))
 
     def finish(self, files: Sequence[ledger.FileRow], aggregates: pd.DataFrame) -> None:
         """Write the ledger rows and the per-file aggregates.

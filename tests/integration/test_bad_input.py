@@ -1356,6 +1356,19 @@ def test_a_row_that_lost_to_the_database_is_nobodys_measure(site: Site) -> None:
         assert "in the database, from first.csv" in bad.reasons[0]["message"]
 
 
+def test_a_row_of_a_single_quantity_that_lost_to_the_database_is_nobodys_measure(
+    site: Site,
+) -> None:
+    def celsius(*values: str) -> str:
+        rows = [f"92;DS18B20;42;42.689;23.341;{clock(5)};{value}\n" for value in values]
+        return ARCHIVE_DS18B20 + "".join(rows)
+
+    site.load(celsius("21.5"), "first.csv")
+    site.load(celsius("21.6", "21.5", "21.6"), "second.csv")
+    assert site.counts("second.csv") == (3, 0, 1, 2)
+    assert list(site.rejected("second.csv")) == [2, 4]
+
+
 def test_a_conflict_far_apart_in_one_large_file(make_site: MakeSite) -> None:
     site = make_site(block_bytes=2**16)
     site.load(sds(pm(5), *(pm(i) for i in range(10, 2000)), pm(5, p1="9.54")))

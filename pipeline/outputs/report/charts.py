@@ -410,7 +410,7 @@ def _map(figures: Figures) -> Chart | None:
         "the sensors, where there is room."
         + (f" {_count([homeless])} without a known place." if homeless else "")
     )
-    return _chart("map", "Sensors on the map", alt, caption, paint, heights=(640, 480))
+    return _chart("map", "Sensors on the map", alt, caption, paint, heights=(720, 480))
 
 
 def _marker(axes: Axes, sensor: Sensor, size: float) -> None:
@@ -553,7 +553,7 @@ def _reporting(figures: Figures) -> Chart | None:
     gaps = len(figures.period.steps) - len(numbers)
     alt = (
         f"Bars of how many sensors reported, {figures.period.span}: {_count(numbers)} in each "
-        f"{step} with data, of which {min(complete)} to {max(complete)} gave a complete one."
+        f"{step} with data, of which {_count(complete)} gave a complete one."
         + (f" {gaps} {step}{'s' if gaps != 1 else ''} without any." if gaps else "")
     )
     caption = (

@@ -73,6 +73,9 @@ def post(settings: Settings) -> Post:
         ("smtp_password", password, settings.smtp_user),
         ("smtp_user", settings.smtp_user, password),
     ):
+        if given and not given.isascii():
+            message = f"{name}: has letters beyond ASCII, which a login cannot carry"
+            raise ConfigurationError(message)
         if other and not given:
             message = f"{name}: is not set, and a login needs it"
             raise ConfigurationError(message)
@@ -91,7 +94,7 @@ def post(settings: Settings) -> Post:
 def _addresses(name: str, text: str, most: int | None = None) -> tuple[str, ...]:
     found = tuple(address for _, address in getaddresses([text]))
     message = f"{name}: must be {'an address' if most else 'addresses'} as air@example.org"
-    if not found or (most and len(found) > most):
+    if not (found and text.isprintable()) or (most and len(found) > most):
         raise ConfigurationError(message)
     for address in found:
         try:
@@ -123,9 +126,12 @@ def compose(  # a mail is made of this much
     message["Message-ID"] = make_msgid(domain=to.sender.rpartition("@")[2])
     # No machine shall answer it.
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(text)
-    message.add_alternative(html, subtype="html")
-    message.add_attachment(page, maintype="text", subtype="html", filename=name)
+    # Not every server passes bytes beyond ASCII on.
+    message.set_content(text, cte="quoted-printable")
+    message.add_alternative(html, subtype="html", cte="quoted-printable")
+    message.add_attachment(
+        page, maintype="text", subtype="html", filename=name, params={"charset": "utf-8"}
+    )
     return message
 
 

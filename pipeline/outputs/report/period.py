@@ -83,14 +83,21 @@ class Period:
         if self.kind == "month":
             return f"{_MONTHS[self.first.month - 1]} {self.first.year}"
         year, week, _ = self.first.isocalendar()
-        return f"Week {week} of {year}, {spoken(self.first)} to {spoken(self.last)}"
+        return f"Week {week} of {year}, {self._days}"
 
     @property
     def span(self) -> str:
         """From when to when, as it is put under a chart."""
         if self.kind == "day":
             return f"{spoken(self.first)}, 00:00 to 24:00 UTC"
-        return f"{spoken(self.first)} to {spoken(self.last)}, UTC"
+        return f"{self._days}, UTC"
+
+    @property
+    def _days(self) -> str:
+        start = spoken(self.first)
+        if self.first.year == self.last.year:
+            start = start.removesuffix(f" {self.first.year}")
+        return f"{start} to {spoken(self.last)}"
 
 
 def spoken(day: date) -> str:

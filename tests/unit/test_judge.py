@@ -1,0 +1,146 @@
+"""Reading ahead keeps the order, passes on what goes wrong, and ends when it is told to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+
+import pytest
+
+from pipeline.contract import Contract
+from pipeline.contract.header import recognise
+from pipeline.judge import ahead
+from pipeline.records import Block, Segment
+
+HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", Contract.default())
+_LONG = 30.0  # nothing here waits so long unless it hangs
+
+
+def blocks(count: int, taken: list[int] | None = None) -> Generator[Block]:
+    for number in range(count):
+        if taken is not None:
+            taken.append(number)
+        yield Block(HEADER, b"", (Segment(number, 2, 0),))
+
+
+def number(block: Block) -> int:
+    return block.segments[0].file
+
+
+def within_time(work: Callable[[], object]) -> None:
+    """Fail, rather than hang, when something does not come to its end."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # raised again below
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(_LONG)
+    assert not thread.is_alive()
+    if failed:
+        raise failed[0]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 40])
+def test_results_come_in_the_order_of_the_blocks(workers: int, count: int) -> None:
+    second_is_done = threading.Event()
+
+    def work(block: Block) -> int:
+        # With threads to spare, the first is done after the second.
+        if number(block) == 0 and workers > 1 and count > 1:
+            assert second_is_done.wait(_LONG)
+        if number(block) == 1:
+            second_is_done.set()
+        return number(block)
+
+    assert list(ahead(blocks(count), work, workers)) == list(range(count))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_working_raises_comes_after_the_results_before_it(workers: int) -> None:
+    def work(block: Block) -> int:
+        if number(block) == 3:
+            raise ValueError("the fourth")
+        return number(block)
+
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="the fourth"):
+        within_time(lambda: seen.extend(ahead(blocks(9), work, workers)))
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_reading_raises_comes_after_the_results_before_it(workers: int) -> None:
+    def broken() -> Generator[Block]:
+        yield from blocks(3)
+        raise ValueError("unreadable")
+
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="unreadable"):
+        within_time(lambda: seen.extend(ahead(broken(), number, workers)))
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_it_reads_only_so_far_ahead(workers: int) -> None:
+    taken: list[int] = []
+    results = ahead(blocks(50, taken), number, workers)
+    for done in range(1, 10):
+        assert next(results) == done - 1
+        # One that was handed over, and `workers + 1` in the making or waiting.
+        assert len(taken) <= done + workers + 1
+    results.close()
+    assert len(taken) < 50
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_closing_ends_its_threads_and_closes_what_it_reads(workers: int) -> None:
+    closed: list[bool] = []
+
+    def endless() -> Generator[Block]:
+        try:
+            while True:
+                yield from blocks(1)
+        finally:
+            closed.append(True)
+
+    before = set(threading.enumerate())
+    results = ahead(endless(), number, workers)
+    assert next(results) == 0
+    within_time(results.close)
+    assert closed == [True]
+    assert set(threading.enumerate()) <= before
+
+
+def test_closing_does_not_read_what_nobody_asked_for_yet() -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    taken: list[int] = []
+
+    def slow() -> Generator[Block]:
+        for block in blocks(9, taken):
+            if number(block) == 1:
+                reading.set()
+                assert go_on.wait(_LONG)
+            yield block
+
+    results = ahead(slow(), number, 4)
+    assert next(results) == 0
+    assert reading.wait(_LONG)
+    judges = [each for each in threading.enumerate() if each.name.startswith("judge")]
+    closing = threading.Thread(target=results.close)
+    closing.start()
+    # All end that wait for later blocks, while the second is still being read.
+    until = time.monotonic() + _LONG
+    while sum(each.is_alive() for each in judges) > 1:
+        assert time.monotonic() < until
+        closing.join(0.01)
+    go_on.set()
+    closing.join(_LONG)
+    assert not closing.is_alive()
+    assert taken == [0, 1]

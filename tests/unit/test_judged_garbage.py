@@ -1,0 +1,29 @@
+"""Garbage takes no more memory than it must: what many rows share is told once."""
+
+from __future__ import annotations
+
+from pipeline.contract import Contract
+from pipeline.contract.header import recognise
+from pipeline.judge import Judged, judge
+from pipeline.records import Block, Segment
+
+CONTRACT = Contract.default()
+HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", CONTRACT)
+
+
+def judged(*lines: bytes) -> Judged:
+    text = b"".join(line + b"\n" for line in lines)
+    return judge(Block(HEADER, text, (Segment(0, 2, len(lines)),)), CONTRACT)
+
+
+def test_lines_of_the_same_width_share_their_reason() -> None:
+    rejected = judged(*[b"x"] * 500, *[b"x,y"] * 500).rejected
+    assert [told[0].value for told in rejected.told] == ["1", "2"]
+    assert rejected.code.tolist() == [0] * 500 + [1] * 500
+
+
+def test_nothing_is_told_that_is_said_of_no_row() -> None:
+    lines = [b"0,a%d,b%d,c%d,d%d,e%d,f%d,g%d" % ((number,) * 7) for number in range(50)]
+    rejected = judged(*lines).rejected
+    assert len(rejected) == len(rejected.told) == 50
+    assert {len(told) for told in rejected.told} == {7}
