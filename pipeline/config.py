@@ -89,13 +89,14 @@ class Settings(BaseSettings):
         "native",
         description="native file events, polling (network filesystems), or scans only (off)",
     )
-    batch_files: Annotated[int, Field(ge=1)] = Field(
+    # Each may have two files open in quarantine, and a process usually has 1,024 at most.
+    batch_files: Annotated[int, Field(ge=1, le=400)] = Field(
         250, description="most files that share one transaction"
     )
     batch_bytes: Annotated[int, Field(ge=1)] = Field(
         16 * 2**20, description="most bytes of files that share one transaction"
     )
-    block_bytes: Annotated[int, Field(ge=64 * 2**10)] = Field(
+    block_bytes: Annotated[int, Field(ge=64 * 2**10, le=2**28)] = Field(
         4 * 2**20, description="bytes of a file that are in memory at a time"
     )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(
