@@ -20,8 +20,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from pipeline.cli import reporting
+from pipeline.config import load_settings
 from pipeline.contract import indices
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, DiskTrouble
 from pipeline.outputs.report import charts as drawing
 from pipeline.outputs.report import figures as numbers
 from pipeline.outputs.report import page
@@ -29,9 +30,13 @@ from pipeline.outputs.report import period as periods
 from pipeline.outputs.report.figures import Figures, Point
 from pipeline.outputs.report.make import make
 from pipeline.outputs.report.period import Period
+from pipeline.rework import targets
+from pipeline.rework.replay import Replay
+from pipeline.store.load import Store
 from pipeline.store.report_queries import ReportQueries
+from pipeline.store.rework import Workbench
 from tests.conftest import Server
-from tests.integration.conftest import ARCHIVE_BME, ARCHIVE_SDS, Site
+from tests.integration.conftest import ARCHIVE_BME, ARCHIVE_DS18B20, ARCHIVE_SDS, Site
 
 FIRST, SECOND = datetime(2018, 1, 30, tzinfo=UTC), datetime(2018, 1, 31, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -245,6 +250,25 @@ def test_books_and_reasons_are_those_of_the_periods_files(site: Site) -> None:
         "UPDATE air.quarantined_row SET state = 'open', note = NULL, decided_at = NULL,"
         " decided_by = NULL"
     )
+
+
+def test_rows_that_came_back_are_counted_once(site: Site) -> None:
+    row = "7;DS18B20;1;42.7;23.3;2018-01-31T00:00:{:02};{}\n"
+    rows = "".join(row.format(i, value) for i, value in enumerate((20, 55, 61)))
+    site.load(ARCHIVE_DS18B20 + rows, "some.csv")
+    wider = "[contract.ranges.temperature]\naccept = [-50, 60]\n"
+    (site.settings.home / "sofia-air.toml").write_text(wider)
+    settings = load_settings(site.settings.home)
+    worker = Replay(settings, Store(site.engine), settings.site_contract(), "somebody")
+    done = worker.run(targets.one(Workbench(site.engine), "some.csv"), dry=False)
+    assert done.lines("loaded") == [3]
+    found = collected(site, periods.day_of("2018-01-31"))
+    assert (found.books["files"], found.books["rows_read"]) == (1, 3)
+    assert (found.books["rows_loaded"], found.books["rows_quarantined"]) == (1, 2)
+    assert found.coverage["readings"] == 2
+    assert [(r["rule"], r["rows"], r["open"], r["repaired"]) for r in found.reasons] == [
+        ("range", 2, 1, 1)
+    ]
 
 
 def test_the_default_is_the_newest_day_that_is_over_and_counts(site: Site) -> None:
@@ -509,14 +533,30 @@ def test_an_empty_day_is_no_failure(
     assert (site.settings.home / "reports" / "sofia-air-2017-01-01.html").is_file()
 
 
-def test_the_command(site: Site, server: Server, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_to(site: Site, tmp_path: Path) -> None:
+    report = make(ReportQueries(site.engine), periods.day_of("2017-01-01"), NOW)
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "a.html", tmp_path / "folder"):
+        with pytest.raises(DiskTrouble, match=re.escape(f"{path}: cannot be written: ")):
+            report.save(path)
+    assert sorted(found.name for found in tmp_path.iterdir() if found.name.endswith(".part")) == []
+
+
+def test_the_command(
+    site: Site,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     load(site)
     url = server.url(str(site.one("SELECT current_database()")))
+    monkeypatch.setenv("SOFIA_AIR_DATABASE_URL", url)
     out, charts = tmp_path / "out" / "a.html", tmp_path / "charts"
-    command = ("report", "--out", str(out), "--charts", str(charts), "--json")
-    done = _run(site.settings.home, url, "none", *command)
-    assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads(done.stdout.rpartition("loaded:")[0])
+    capsys.readouterr()
+    _asked(site.settings.home, out=out, charts=charts, as_json=True)
+    found = json.loads(capsys.readouterr().out)
     assert found["file"] == str(out)
     assert found["period"]["name"] == "2018-01-31"
     assert [Path(path).parent for path in found["charts"]] == [charts] * 6
