@@ -173,7 +173,7 @@ def test_the_same_rows_in_other_bytes_are_duplicates(
 @pytest.mark.parametrize(
     ("flags", "youngest_first"),
     [
-        pytest.param({"batch_files": 1}, False, id="one-by-one"),
+        pytest.param({"batch_files": 1}, False, id="one-by-one", marks=pytest.mark.slow),
         pytest.param({"batch_files": 7, "block_bytes": 65_536}, True, id="small-blocks"),
         pytest.param({"batch_bytes": 1, "block_bytes": 65_536}, True, id="streamed"),
     ],

@@ -543,6 +543,7 @@ def test_a_place_that_cannot_be_written_to(site: Site, tmp_path: Path) -> None:
     assert sorted(found.name for found in tmp_path.iterdir() if found.name.endswith(".part")) == []
 
 
+@pytest.mark.slow
 def test_the_command(
     site: Site,
     server: Server,

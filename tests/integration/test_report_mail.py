@@ -321,6 +321,7 @@ def command(site: Site, server: Server) -> Callable[..., subprocess.CompletedPro
     return run
 
 
+@pytest.mark.slow
 def test_the_command_sends_what_it_wrote(
     site: Site, command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

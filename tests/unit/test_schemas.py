@@ -34,8 +34,8 @@ moments = st.sampled_from(
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=["published", "wide"])
-@pytest.mark.parametrize("name", sorted(Contract.default().models))
-@settings(max_examples=25, deadline=None, derandomize=True)
+@pytest.mark.parametrize("name", ["sds011", "pms5003", "bme280", "ds18b20"])
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_failing_cells_are_those_of_panderas_report(
     contract: Contract, name: str, data: st.DataObject
