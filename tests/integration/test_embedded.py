@@ -34,8 +34,11 @@ root_only = pytest.mark.skipif(
 )
 
 # A command: uses the server until its standard input ends.
+# (A shell's background job hands down a deaf ear for Ctrl-C; a terminal does not.)
 COMMAND = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from pipeline.embedded import EmbeddedPostgres
 with EmbeddedPostgres(Path(sys.argv[1])) as database:
