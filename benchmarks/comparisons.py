@@ -291,7 +291,8 @@ def whole_set(place: Place, repeats: int) -> Figure:  # noqa: ARG001  # one run,
     assert isinstance(indexes, int)
     (loaded,) = place.ask("whole", "SELECT sum(rows_loaded)::bigint FROM air.source_file")
     note = (
-        f"{rows:,} rows of {2 * SENSORS_EACH} sensors in 25 months, {loaded:,} loaded; tables "
+        f"{rows:,} rows of {2 * SENSORS_EACH} sensors in 25 months, {loaded:,} loaded (months of "
+        f"a fixed number of rows overlap, and what was there already is a duplicate); tables "
         f"{tables / 2**30:.1f} GiB, indexes {indexes / 2**30:.1f} GiB; peak memory {peak:.0f} MiB"
     )
     return Figure(
