@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
+import psycopg
 import sqlalchemy as sa
 
 from benchmarks.place import Place
@@ -82,9 +83,8 @@ def to_sql(place: Place, file: Path, rows: int) -> Taken:
     """Load the first rows of a file with `DataFrame.to_sql(method="multi")`."""
     place.fresh("theirs", ours=False)
     _make_table(place, _SOFIA)
-    engine = sa.create_engine(
-        "postgresql+psycopg://", connect_args={"conninfo": place.url("theirs")}
-    )
+    address = place.url("theirs")
+    engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(address))
     place.settle()
     began = time.perf_counter()
     frame = pd.read_csv(file, nrows=rows, parse_dates=["timestamp"])

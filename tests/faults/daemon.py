@@ -105,7 +105,7 @@ def _hook(name: str, home: Path) -> None:
         case ("before-commit", *_):
             _before(Load, "finish", home, "before-commit")
         case ("before-process", _, only):
-            _before(Flow, "process", home, "before-process", only)
+            _before(Flow, "_finish", home, "before-process", only)
         case ("before-move", *_):
             _before(archive, "put_away", home, "before-move")
         case ("shoot-emitter", *_):
