@@ -127,6 +127,7 @@ def ten_million(place: Place, repeats: int) -> Figure:
         at_least=True,
         ours=_seconds(ours),
         theirs=_seconds(theirs),
+        note=f"peak memory {max(run.peak_mb for run in ours):.0f} MiB",
     )
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
+from benchmarks.comparisons import COMPARISONS
 from benchmarks.figures import Figure
 from pipeline import __version__
 
@@ -51,10 +52,13 @@ def write(figures: dict[str, Figure], about: dict[str, str]) -> None:
     rows = [_row(figure) for figure in figures.values()]
     runs = [_runs(figure) for figure in figures.values() if figure.ours]
     missed = [figure.what for figure in figures.values() if figure.reached is False]
+    verdict = "Every target that was measured is reached."
+    if missed:
+        verdict = "Missed: " + "; ".join(missed) + ". [What was learned](#what-was-learned)."
+    if unmeasured := [name for name in COMPARISONS if name not in figures]:
+        verdict += " Not measured yet: " + ", ".join(f"`{name}`" for name in unmeasured) + "."
     text = _TEXT.format(
-        verdict="Every target is reached."
-        if not missed
-        else "Missed: " + "; ".join(missed) + ". [What was learned](#what-was-learned).",
+        verdict=verdict,
         table="\n".join(rows),
         runs="\n".join(runs),
         machine="\n".join(f"| {name} | {told} |" for name, told in about.items()),

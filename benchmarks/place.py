@@ -18,6 +18,7 @@ from pipeline.store import engine as engines
 from pipeline.store import migrate
 
 SENSORS = 140
+_ROWS_A_MONTH = 17_500  # of a sensor, in the shorter months too
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +75,18 @@ class Place:
         return sorted(folder.iterdir())
 
     def sofia(self, rows: int, *, faults: float = 0.0) -> Path:
-        """Return one file of the Sofia set's kind."""
+        """Return one file of the Sofia set's kind: as many sensors as fill it within a month."""
         name = f"sofia-{rows}-{faults:g}"
         (path,) = self.made(
             name,
             simulate.Simulation(
-                sensors=SENSORS,
+                sensors=max(SENSORS, rows // _ROWS_A_MONTH + 1),
                 start=date(2018, 1, 1),
                 models=("sds011",),
                 rows=rows,
                 fault_rate=faults,
             ),
-        )[:1]
+        )
         return path
 
     def archive(self, sensors: int, days: int) -> list[Path]:

@@ -12,8 +12,11 @@ KEPT = load()
 PAGE = page.PAGE.read_text(encoding="utf-8")
 
 
-def test_every_comparison_was_measured() -> None:
-    assert list(KEPT) == list(COMPARISONS)
+def test_every_comparison_was_measured_or_is_named_as_missing() -> None:
+    assert set(KEPT) <= set(COMPARISONS)
+    missing = [name for name in COMPARISONS if name not in KEPT]
+    told = PAGE.partition("Not measured yet: ")[2].partition(".\n")[0]
+    assert told == ", ".join(f"`{name}`" for name in missing)
 
 
 @pytest.mark.parametrize("figure", KEPT.values(), ids=KEPT)
