@@ -147,6 +147,7 @@ def _sources(patterns: Sequence[str]) -> list[Path]:
 def _ingested(flow: Flow, settings: Settings, sources: Sequence[Path]) -> Iterator[Outcome]:
     """Copy a batch into data/ at a time, so that the copies in waiting stay few."""
     waiting = [_found(path) for path in sources]
+    settled: set[str] = set()
     for batch in batches(waiting, settings):
         originals = [_hashed(file.path) for file in batch]
         known = flow.known([original.sha256 for original in originals])
@@ -161,15 +162,18 @@ def _ingested(flow: Flow, settings: Settings, sources: Sequence[Path]) -> Iterat
                 found.append(copy)
                 copies[copy.path] = original.sha256
         for outcome in flow.process(found):
-            yield _settled(flow, outcome, copies[outcome.path])
+            sha256 = copies[outcome.path]
+            yield outcome if sha256 in settled else _settled(flow, outcome, sha256)
+            settled.add(sha256)
 
 
 def _settled(flow: Flow, outcome: Outcome, sha256: str) -> Outcome:
-    """Return what became of a copy that a running daemon took before we could."""
-    # It moves a file only after its commit: what is gone from data/ is in the ledger.
-    if outcome.state != "left" or not (entry := flow.known([sha256]).get(sha256)):
+    """Return what became of a copy that somebody else took before we could."""
+    # Nobody had it when it was copied, and a file is moved only after its commit: what is gone
+    # from data/, or known by now, is in the ledger.
+    if outcome.state not in ("left", "known") or not (entry := flow.known([sha256]).get(sha256)):
         return outcome
-    message = f"the running daemon took it (file {entry.file_id})"
+    message = f"the daemon or another command took it meanwhile (file {entry.file_id})"
     state: State = "refused" if entry.state == "refused" else "known"
     return Outcome(outcome.path, outcome.name, state, message=message)
 

@@ -343,23 +343,24 @@ def test_ingest_beside_the_daemon(house: House, tmp_path: Path) -> None:
     house.check_books()
 
 
+@pytest.mark.parametrize("point", ["before-read", "before-process"])
 @pytest.mark.parametrize(
     ("content", "code", "state"),
     [(text(5), 0, "known"), ("who;goes;there\n1;2;3\n", 3, "refused")],
     ids=["good", "refused"],
 )
 def test_ingest_tells_what_the_daemon_took_from_it(
-    house: House, tmp_path: Path, content: str, code: int, state: str
+    house: House, tmp_path: Path, content: str, code: int, state: str, point: str
 ) -> None:
     source = tmp_path / "a.csv"
     source.write_text(content)
     house.daemon()
-    command = house.command("ingest", "--json", str(source), hooks=["before-process"])
-    sign = house.wait_for_pause("before-process")
+    command = house.command("ingest", "--json", str(source), hooks=[point])
+    sign = house.wait_for_pause(point)
     house.wait_until_quiet()  # the daemon was quicker
     sign.unlink()
     assert command.wait() == code
     (told,) = json.loads(command.said)["files"]
     assert told["state"] == state
-    assert told["message"] == "the running daemon took it (file 1)"
+    assert told["message"] == "the daemon or another command took it meanwhile (file 1)"
     assert source.read_text() == content
