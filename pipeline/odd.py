@@ -4,6 +4,9 @@ Arrow casts a column as a whole or not at all. To cast the others when some cell
 have to be known first; here that is told by their bytes, since patterns would take longer than
 everything else. A cell may be called odd that Arrow would have read; never the other way round.
 Empty cells are odd.
+
+Most damage shows in a letter that has no business there, and that is found at once (`strange`).
+What is made of the right letters in the wrong way takes a closer look (`odd_…`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,36 @@ _MOST_DIGITS = 18
 _TIME = "0000-00-00T00:00:00"
 _DIGITS = [at for at, character in enumerate(_TIME) if character == "0"]
 _DAYS = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
+
+
+class Letters:
+    """The letters that plain cells are made of: digits, and few others.
+
+    Args:
+        others: the letters that are no digits.
+        length: how many letters a cell has; None for any number but zero.
+    """
+
+    def __init__(self, others: bytes = b"", length: int | None = None) -> None:
+        self._others = others
+        self._length = length
+
+    def strange(self, text: pa.Array) -> Bools:
+        """Return which cells have other letters, or the wrong number of them."""
+        letters, starts, ends = _bytes(text)
+        lengths = ends - starts
+        strange: Bools = lengths == 0 if self._length is None else lengths != self._length
+        found = letters - np.uint8(ord("0")) > 9
+        for letter in self._others:
+            found &= letters != letter
+        # Empty cells start where the next one does: the last of those that start there has it.
+        strange[np.searchsorted(starts, np.flatnonzero(found), side="right") - 1] = True
+        return strange
+
+
+NUMBERS = Letters(b".-")
+IDS = Letters()
+TIMES = Letters(b"-:T ", len(_TIME))
 
 
 def odd_numbers(text: pa.Array) -> Bools:
@@ -67,11 +100,9 @@ def _bytes(text: pa.Array) -> tuple[Bytes, Ints, Ints]:
     """Return the letters of all cells, and where each starts and ends; an empty one is of none."""
     _, offsets, data = text.buffers()
     every = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1]
-    return (
-        np.frombuffer(data or b"", np.uint8),
-        every[:-1].astype(np.int64),
-        every[1:].astype(np.int64),
-    )
+    letters = np.frombuffer(data or b"", np.uint8)[every[0] : every[-1]]
+    cells = every.astype(np.int64) - every[0]
+    return letters, cells[:-1], cells[1:]
 
 
 def _count(marks: Bools, starts: Ints, ends: Ints) -> Ints:

@@ -9,7 +9,8 @@ blank lines hold no data and are not rows. Everything else becomes an Arrow tabl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipeline.records import Block, Bools, Ints, Rejected, Rows
 
 _BOM = b"\xef\xbb\xbf"
 _QUOTED = re.compile(rb'"[^"]*"')
+_MOST_UNEVEN = 1000  # lines of a block that Arrow tells of one by one
 
 
 def split(block: Block) -> Rows:
@@ -41,14 +43,17 @@ def split(block: Block) -> Rows:
     faults = _faults(block, raw, starts, ends, blank)
     keep = ~blank
     keep[list(faults)] = False
-    table = _parsed(block, raw, starts, newlines, keep)
+    uneven = _Uneven()
+    table = _parsed(block, raw, starts, newlines, keep, uneven)
     if table is None:
-        faults |= _ragged(block, raw, starts, ends, keep)
-        keep[list(faults)] = False
-        table = _parsed(block, raw, starts, newlines, keep)
-        if table is None:  # pragma: no cover  # would mean that _ragged and Arrow disagree
+        uneven = _all_uneven(block, raw, starts, ends, keep)
+        keep[uneven.lines] = False
+        table = _parsed(block, raw, starts, newlines, keep, _Uneven())
+        if table is None:  # pragma: no cover  # would mean that we and Arrow disagree
             message = "a block could not be split"
             raise AssertionError(message)
+    keep[uneven.lines] = False
+    faults |= _ragged(block, starts, ends, uneven)
 
     at_fault = np.array(sorted(faults), np.int64)
     columns = (at_fault, *(column[at_fault] for column in (file, line_no, starts, ends)))
@@ -91,10 +96,23 @@ def wanted_columns(header: Header) -> list[str]:
     return [name for name in header.names if name in wanted]
 
 
+@dataclass(slots=True)
+class _Uneven:
+    """Lines with more or fewer fields than the header, by their index, and how many they have."""
+
+    lines: Sequence[int] | Ints = ()
+    fields: Sequence[int] | Ints = ()
+
+
 def _parsed(
-    block: Block, raw: npt.NDArray[np.uint8], starts: Ints, newlines: Ints, keep: Bools
+    block: Block,
+    raw: npt.NDArray[np.uint8],
+    starts: Ints,
+    newlines: Ints,
+    keep: Bools,
+    uneven: _Uneven,
 ) -> pa.Table | None:
-    """Parse the kept lines with Arrow; None when one has the wrong number of fields."""
+    """Parse the kept lines with Arrow, noting uneven ones; None when those are many."""
     columns = wanted_columns(block.header)
     types = {name: pa.string() for name in columns}
     kept = int(keep.sum())
@@ -104,6 +122,14 @@ def _parsed(
         text = pa.py_buffer(block.text)
     else:
         text = pa.py_buffer(raw[np.repeat(keep, newlines + 1 - starts)])
+    numbers: list[int] = []
+    fields: list[int] = []
+
+    def note(row: pyarrow.csv.InvalidRow) -> str:
+        numbers.append(row.number)
+        fields.append(row.actual_columns)
+        return "skip" if len(numbers) <= _MOST_UNEVEN else "error"
+
     if bytes(memoryview(text)[:3]) == _BOM:
         # Arrow takes one off the start; here, after the header, it is part of a field.
         text = pa.py_buffer(_BOM + text.to_pybytes())
@@ -115,7 +141,9 @@ def _parsed(
                 use_threads=False, block_size=text.size + 1, column_names=block.header.names
             ),
             parse_options=pa.csv.ParseOptions(
-                delimiter=block.header.delimiter, ignore_empty_lines=False
+                delimiter=block.header.delimiter,
+                ignore_empty_lines=False,
+                invalid_row_handler=note,
             ),
             convert_options=pa.csv.ConvertOptions(
                 column_types=types,
@@ -126,7 +154,9 @@ def _parsed(
         )
     except pa.ArrowInvalid:
         return None
-    return table if table.num_rows == kept else None
+    uneven.lines = np.flatnonzero(keep)[np.array(numbers, np.int64) - 1]
+    uneven.fields = fields
+    return table if table.num_rows + len(numbers) == kept else None
 
 
 def _faults(
@@ -185,10 +215,10 @@ def _quoting(delimiter: str) -> re.Pattern[bytes]:
     return re.compile(f"{field}(?:{delimiter}{field})*+".encode())
 
 
-def _ragged(
+def _all_uneven(
     block: Block, raw: npt.NDArray[np.uint8], starts: Ints, ends: Ints, keep: Bools
-) -> dict[int, Reason]:
-    """Find the lines with more or fewer fields than the header: line index → reason."""
+) -> _Uneven:
+    """Find the uneven lines, however many there are."""
     delimiter = block.header.delimiter
     at = np.flatnonzero(raw == ord(delimiter))
     fields = np.searchsorted(at, ends) - np.searchsorted(at, starts) + 1
@@ -198,12 +228,18 @@ def _ragged(
             # Well formed, or it would not be kept: what is between quotes holds no fields.
             outside = _QUOTED.sub(b"", block.text[starts[i] : ends[i]])
             fields[i] = outside.count(delimiter.encode()) + 1
+    lines = np.flatnonzero(keep & (fields != len(block.header.names)))
+    return _Uneven(lines, fields[lines])
+
+
+def _ragged(block: Block, starts: Ints, ends: Ints, uneven: _Uneven) -> dict[int, Reason]:
+    """Return line index → what is told of an uneven line."""
     due = len(block.header.names)
     ragged: dict[int, Reason] = {}
     # A block may hold millions of such lines: they share what is told.
     told: dict[int, Reason] = {}
-    at_fault = np.flatnonzero(keep & (fields != due))
-    columns = (at_fault, fields[at_fault], starts[at_fault], ends[at_fault])
+    lines = np.asarray(uneven.lines, np.int64)
+    columns = (lines, np.asarray(uneven.fields), starts[lines], ends[lines])
     for i, found, start, end in zip(*(column.tolist() for column in columns), strict=True):
         if found not in told:
             told[found] = Reason(

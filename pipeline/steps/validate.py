@@ -21,7 +21,7 @@ from pipeline.contract import MAX_ID, Contract, Model, Reason
 from pipeline.contract.explain import Explainer
 from pipeline.contract.header import header_again
 from pipeline.contract.schemas import EMPTY_ID, UNREADABLE_ID, failing_cells, reading_schema
-from pipeline.odd import odd_ids, odd_numbers, odd_times
+from pipeline.odd import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
 from pipeline.records import Bools, Floats, Ints, Rows, Times, Valid
 from pipeline.rejects import Rejects
 
@@ -29,6 +29,7 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _WHOLE = r"^[+-]?0*\d{1,18}$"
 _TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?$"
 _SHORTEST_TIME = len("2017-07-01T00:00")
+_PIECE = 1024  # cells
 
 Cells = TypeVar("Cells", bound=npt.NDArray[Any])
 
@@ -177,15 +178,7 @@ def _column(table: pa.Table, name: str) -> pa.Array:
 
 
 def _floats(text: pa.Array) -> Floats:
-    try:
-        values: Floats = pc.cast(text, pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid:
-        return _apart(text, odd_numbers(text), pa.float64(), _floats_with_care)
-    nan = np.isnan(values)
-    if int(nan.sum()) != text.null_count:
-        values = values.copy()
-        values[nan & text.is_valid().to_numpy(zero_copy_only=False)] = np.inf
-    return values
+    return _apart(text, NUMBERS, odd_numbers, pa.float64(), _floats_with_care)
 
 
 def _floats_with_care(text: pa.Array) -> Floats:
@@ -200,13 +193,7 @@ def _floats_with_care(text: pa.Array) -> Floats:
 
 
 def _ids(text: pa.Array) -> Ints:
-    try:
-        if _may_be_hexadecimal(text):
-            raise pa.ArrowInvalid
-        numbers = pc.cast(text, pa.int64())
-    except pa.ArrowInvalid:
-        return _apart(text, odd_ids(text), pa.int64(), _ids_with_care)
-    return _marked(numbers, text)
+    return _apart(text, IDS, odd_ids, pa.int64(), _ids_with_care)
 
 
 def _ids_with_care(text: pa.Array) -> Ints:
@@ -232,29 +219,43 @@ def _marked(numbers: pa.Array, text: pa.Array) -> Ints:
 
 
 def _apart(
-    text: pa.Array, odd: Bools, kind: pa.DataType, carefully: Callable[[pa.Array], Cells]
+    text: pa.Array,
+    plain: Letters,
+    odd: Callable[[pa.Array], Bools],
+    kind: pa.DataType,
+    carefully: Callable[[pa.Array], Cells],
 ) -> Cells:
     """Cast a column of which some cells cannot be cast: those are looked at with care.
 
     Args:
         text: the column.
-        odd: the cells that Arrow may not be able to cast, empty ones included.
+        plain: the letters that most cells are made of.
+        odd: tells all the cells that Arrow may not be able to cast, empty ones included.
         kind: what to cast the others to.
         carefully: makes the column's values of any text.
     """
+    apart = plain.strange(text)
+    others = _without(text, apart)
     try:
-        plain = pc.cast(pc.if_else(pa.array(odd), None, text), kind)
-    except pa.ArrowInvalid:  # pragma: no cover  # would mean that an odd cell was overlooked
-        return carefully(text)
-    values: Cells = pc.fill_null(plain, 0).to_numpy(zero_copy_only=False).copy()
-    values[odd] = carefully(text.filter(pa.array(odd)))
+        cast = pc.cast(others, kind)
+    except pa.ArrowInvalid:
+        # Right letters in the wrong order, as the 30th of February has: looked for where it is.
+        for start in range(0, len(text), _PIECE):
+            try:
+                pc.cast(others.slice(start, _PIECE), kind)
+            except pa.ArrowInvalid:
+                apart[start : start + _PIECE] |= odd(text.slice(start, _PIECE))
+        cast = pc.cast(_without(text, apart), kind)
+    if not apart.any():
+        values: Cells = cast.to_numpy(zero_copy_only=False)
+        return values
+    values = pc.fill_null(cast, 0).to_numpy(zero_copy_only=False).copy()
+    values[apart] = carefully(text.filter(pa.array(apart)))
     return values
 
 
-def _may_be_hexadecimal(text: pa.Array) -> bool:
-    """Arrow reads 0x1A as 26; to us it is not a whole number."""
-    letters = np.frombuffer(text.buffers()[2] or b"", np.uint8)
-    return bool(((letters | 0x20) == ord("x")).any())
+def _without(text: pa.Array, apart: Bools) -> pa.Array:
+    return pc.if_else(pa.array(apart), None, text) if apart.any() else text
 
 
 def _times(text: pa.Array) -> Times:
@@ -267,7 +268,7 @@ def _times(text: pa.Array) -> Times:
             return times
     except pa.ArrowInvalid:
         pass
-    return _apart(text, odd_times(text), kind, _times_with_care)
+    return _apart(text, TIMES, odd_times, kind, _times_with_care)
 
 
 def _times_with_care(text: pa.Array) -> Times:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.odd import odd_ids, odd_numbers, odd_times
+from pipeline.odd import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
 from pipeline.records import Bools
 
 Odd = Callable[[pa.Array], Bools]
@@ -57,6 +57,32 @@ def test_the_border(odd: Odd, plain: list[str], others: list[str]) -> None:
     # Also within a longer column, where the first cell does not start at the first letter.
     text = pa.array(["x", *cells, "y"], pa.string()).slice(1, len(cells))
     assert odd(text).tolist() == due
+
+
+@pytest.mark.parametrize(
+    ("letters", "plain", "others"),
+    [
+        (NUMBERS, ["0", "-0.5", "1.2.3", "-"], ["", "1e5", " 1", "1,5", "nan"]),
+        (IDS, ["0", "007", "9" * 19], ["", "-1", "1.0", " 1", "0x1A"]),
+        (
+            TIMES,
+            ["2017-07-01T00:02:09", "2017-02-30 00:00:00"],
+            ["", "2017-07-01T00:02", "2017-07-01T00:02:09Z", "2017/07/01T00:02:09"],
+        ),
+    ],
+)
+def test_strange_letters(letters: Letters, plain: list[str], others: list[str]) -> None:
+    cells = [None, *others, None, "", *plain, None, *others]
+    due = [True] * (len(others) + 3) + [False] * len(plain) + [True] * (len(others) + 1)
+    text = pa.array(["x", *cells, "y"], pa.string()).slice(1, len(cells))
+    assert letters.strange(text).tolist() == due
+
+
+@pytest.mark.parametrize(("odd", "letters"), [(odd_numbers, NUMBERS), (odd_ids, IDS)])
+@given(cells=st.lists(st.none() | near_numbers | st.text(max_size=25), min_size=1, max_size=30))
+def test_what_is_strange_is_odd(odd: Odd, letters: Letters, cells: list[str | None]) -> None:
+    text = pa.array(cells, pa.string())
+    assert not (letters.strange(text) & ~odd(text)).any()
 
 
 @given(moment=st.datetimes(timezones=st.just(UTC)))
