@@ -61,7 +61,6 @@ _AT_FIRST = (
     "-cmax_connections=50",
     "-cmax_wal_size=4GB",
     "-ccheckpoint_timeout=15min",
-    "-cwal_compression=on",
     "-cjit=off",  # compiling costs more than these queries do
     "-ctimezone=UTC",
     "-clog_timezone=UTC",
