@@ -45,6 +45,8 @@ from pipeline.transaction import Batch, Transaction
 T = TypeVar("T")
 State = Literal["loaded", "refused", "known", "left"]
 
+_TOGETHER = 4  # blocks: sorted together they are inserted faster, and the server idles less often
+
 log = logs.get("flow")
 
 
@@ -224,16 +226,17 @@ class Flow:
             self.settings.max_inflated_bytes,
         )
 
-    def _judged(self, batch: Batch, members: Sequence[int]) -> Generator[Judged]:
-        """Yield files block by block until we are asked to stop, and say that it goes on."""
+    def _judged(self, batch: Batch, members: Sequence[int]) -> Generator[list[Judged]]:
+        """Yield files by one block or several until we are asked to stop; say that it goes on."""
 
         def work(block: Block) -> Judged:
             return batch.judged.get(_whose(block)) or judge(block, self.contract)
 
-        with closing(ahead(self._text(batch, members), work, self.settings.workers)) as judged:
-            for block in judged:
+        text = self._text(batch, members)
+        with closing(ahead(text, work, self.settings.workers, _TOGETHER)) as judged:
+            for blocks in judged:
                 self._go_on()
-                yield block
+                yield blocks
 
     def _go_on(self) -> None:
         if self.stopping.is_set():

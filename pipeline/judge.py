@@ -31,20 +31,40 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """What readings amount to.
+
+    Attributes:
+        spans: what each file brought.
+        by_file: statistics, as `aggregate.by_file` returns them.
+        hourly: the same, as `aggregate.hourly` does.
+    """
+
+    spans: list[aggregate.Span]
+    by_file: pd.DataFrame
+    hourly: pd.DataFrame
+
+    @classmethod
+    def of(cls, readings: Readings) -> Summary:
+        """Summarise readings."""
+        return cls(
+            aggregate.spans(readings), aggregate.by_file(readings), aggregate.hourly(readings)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """The valid rows of one kind of sensor model.
 
     Attributes:
         readings: each key once.
         repeats: the rows whose key an earlier row of the block has.
-        by_file: statistics of `readings`, as `aggregate.by_file` returns them.
-        hourly: the same, as `aggregate.hourly` does.
+        summary: of `readings`.
     """
 
     readings: Readings
     repeats: Repeats
-    by_file: pd.DataFrame
-    hourly: pd.DataFrame
+    summary: Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +98,27 @@ def judge(block: Block, contract: Contract) -> Judged:
         with metrics.stage("normalise"):
             readings, repeats = normalise(group, rows, contract)
         with metrics.stage("aggregate"):
-            by_file, hourly = aggregate.by_file(readings), aggregate.hourly(readings)
-        groups.append(Group(readings, repeats, by_file, hourly))
+            groups.append(Group(readings, repeats, Summary.of(readings)))
     # The text is all that is asked for from here on; the columns would only take up room.
     lines = replace(rows, table=rows.table.schema.empty_table())
     every = joined([rejected, Rejects.of(rows.rejected)])
     return Judged(block.header, block.segments, lines, tuple(groups), every)
 
 
-def ahead(blocks: Generator[Block], work: Callable[[Block], T], workers: int) -> Generator[T]:
+def ahead(
+    blocks: Generator[Block], work: Callable[[Block], T], workers: int, together: int
+) -> Generator[list[T]]:
     """Read and work on blocks in threads, a few ahead of whoever takes the results.
 
     Args:
         blocks: read in one thread, in order; closed at the end.
         work: what to do with each.
-        workers: how many threads do it. One more block than that is in the making or waiting.
+        workers: how many threads do it.
+        together: how many results may be taken at once; as many may be waiting.
 
     Yields:
-        The results, in the order of the blocks. What reading or working raised is raised here.
+        One result or more, as many as are ready, in the order of the blocks. What reading or
+        working raised is raised here.
     """
     with (
         closing(blocks),
@@ -107,15 +130,26 @@ def ahead(blocks: Generator[Block], work: Callable[[Block], T], workers: int) ->
             block = reading.submit(next, blocks, None)
             return working.submit(_worked, block, work)
 
+        # Not too far at first: the first result is what everybody waits for.
         waiting = deque(begin() for _ in range(workers + 1))
         try:
             while (result := waiting.popleft().result()) is not None:
-                waiting.append(begin())
-                yield result
+                ready = [result]
+                while len(ready) < together and waiting:
+                    if (more := _if_ready(waiting[0])) is None:
+                        break
+                    waiting.popleft()
+                    ready.append(more)
+                waiting += [begin() for _ in range(workers + together - len(waiting))]
+                yield ready
         finally:
             # What nobody will take is neither worked on nor read any more.
             for pool in (reading, working):
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _if_ready(result: Future[T | None]) -> T | None:
+    return result.result() if result.done() and result.exception() is None else None
 
 
 def _worked(block: Future[Block | None], work: Callable[[Block], T]) -> T | None:

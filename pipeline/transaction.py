@@ -10,24 +10,22 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline import metrics
 from pipeline.contract import MAX_ID, Contract
 from pipeline.contract.explain import conflict
 from pipeline.errors import FileRefused, Transient
-from pipeline.judge import Group, Judged
-from pipeline.records import Block, Content, Ints, Readings, Rejected
+from pipeline.judge import Group, Judged, Summary
+from pipeline.records import Block, Content, Ints, Rejected
 from pipeline.rejects import Rejects, joined
 from pipeline.steps import aggregate
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow, Known
-from pipeline.store.load import Load, Store, Stored
+from pipeline.store.load import Landed, Load, Store, Stored
 
 
 @dataclass(slots=True)
@@ -69,7 +67,7 @@ class Transaction:
         folder: where rejected rows go.
         batch: the files, and what is settled about them already; what comes out is noted there.
         members: the positions of the files that this transaction is about.
-        judged: reads and judges files, by their positions, block by block.
+        judged: reads and judges files, by their positions, one block or several at a time.
     """
 
     def __init__(
@@ -79,7 +77,7 @@ class Transaction:
         folder: Path,
         batch: Batch,
         members: Sequence[int],
-        judged: Callable[[Sequence[int]], Generator[Judged]],
+        judged: Callable[[Sequence[int]], Generator[list[Judged]]],
     ) -> None:
         self._store = store
         self._contract = contract
@@ -108,8 +106,8 @@ class Transaction:
             loading = [position for position in new if position not in batch.settled]
             # Closed, also when loading fails: its threads must not outlive the transaction.
             with closing(self._judged(loading)) as judged:
-                for block in judged:
-                    self._load_block(load, output, block)
+                for blocks in judged:
+                    self._load_blocks(load, output, blocks)
             output.publish()
             self._finish(load, new)
 
@@ -139,19 +137,28 @@ class Transaction:
                 batch.twins[position] = first
         return list(new.values())
 
-    def _load_block(self, load: Load, output: quarantining.Quarantine, block: Judged) -> None:
-        rows = block.rows
-        self._note_header(block)
-        for file, count in rows.read.items():
-            self._batch.rows[file].rows_read += count
-        conflicts: list[Rejected] = []
-        for group in block.groups:
-            conflicts += self._load_group(load, block, group)
-        rejected = joined([block.rejected, Rejects.of(conflicts)])
-        self._count_rejected(rejected)
-        with metrics.stage("quarantine"):
-            load.quarantined(rejected, self._ids)
-            output.add(block.header, rejected)
+    def _load_blocks(
+        self, load: Load, output: quarantining.Quarantine, blocks: Sequence[Judged]
+    ) -> None:
+        groups = [group for block in blocks for group in block.groups]
+        landed: dict[int, Landed] = {}
+        with metrics.stage("load"):
+            for table in dict.fromkeys(group.readings.table for group in groups):
+                of_table = [group for group in groups if group.readings.table == table]
+                done = load.together([group.readings for group in of_table], self._ids)
+                landed |= zip(map(id, of_table), done, strict=True)
+        for block in blocks:
+            self._note_header(block)
+            for file, count in block.rows.read.items():
+                self._batch.rows[file].rows_read += count
+            conflicts: list[Rejected] = []
+            for group in block.groups:
+                conflicts += self._settle(load, block, group, landed[id(group)])
+            rejected = joined([block.rejected, Rejects.of(conflicts)])
+            self._count_rejected(rejected)
+            with metrics.stage("quarantine"):
+                load.quarantined(rejected, self._ids)
+                output.add(block.header, rejected)
 
     def _count_rejected(self, rejected: Rejects) -> None:
         alike, counts = np.unique(rejected.file << 32 | rejected.code, return_counts=True)
@@ -161,21 +168,20 @@ class Transaction:
             for reason in rejected.told[pair & MAX_ID]:
                 self._batch.rules[file][reason.rule] += count
 
-    def _load_group(self, load: Load, block: Judged, group: Group) -> list[Rejected]:
-        """Load the readings of a block; return the rows that contradict what is there."""
+    def _settle(self, load: Load, block: Judged, group: Group, landed: Landed) -> list[Rejected]:
+        """Count what became of readings; return the rows that contradict what is there."""
         rows = block.rows
-        with metrics.stage("load"):
-            landed = load.readings(group.readings, self._ids)
         with metrics.stage("aggregate"):
             all_landed = landed.readings is group.readings
-            self._by_file.add(group.by_file if all_landed else aggregate.by_file(landed.readings))
+            summary = group.summary if all_landed else Summary.of(landed.readings)
+            self._by_file.add(summary.by_file)
             # Neighbouring blocks share hours: merged here, most are written only once.
-            self._hourly.add(group.hourly if all_landed else aggregate.hourly(landed.readings))
+            self._hourly.add(summary.hourly)
             if self._hourly.full:
                 load.hourly(self._hourly.take())
         beaten = {stored.row: self._in_database(stored) for stored in landed.conflicts}
         duplicates, conflicts = settle(group.readings, group.repeats, rows, self._names, beaten)
-        self._count(landed.readings, duplicates, landed.duplicates)
+        self._count(summary.spans, duplicates, landed.duplicates)
         conflicts += [
             Rejected(
                 stored.file,
@@ -202,29 +208,17 @@ class Transaction:
             if row.sensor_model is None:
                 row.sensor_model = block.header.models[0].name
 
-    def _count(self, readings: Readings, *duplicates: dict[int, int]) -> None:
+    def _count(self, spans: Sequence[aggregate.Span], *duplicates: dict[int, int]) -> None:
         rows = self._batch.rows
         for repeated in duplicates:
             for file, count in repeated.items():
                 rows[file].rows_duplicate += count
-        frame = readings.frame
-        if not len(frame):
-            return
-        order = np.argsort(frame["file"].to_numpy(), kind="stable")
-        files, ts = frame["file"].to_numpy()[order], frame["ts"].to_numpy()[order]
-        starts = np.flatnonzero(np.concatenate([[True], files[1:] != files[:-1]]))
-        sizes = np.diff(np.append(starts, len(files)))
-        spans = (_moments(extreme.reduceat(ts, starts)) for extreme in (np.minimum, np.maximum))
-        for file, count, first, last in zip(
-            files[starts].tolist(), sizes.tolist(), *spans, strict=True
-        ):
-            row = rows[file]
-            row.rows_loaded += count
-            row.first_ts = min(row.first_ts or first, first)
-            row.last_ts = max(row.last_ts or last, last)
-        pairs = np.unique(files << 32 | frame["sensor_id"].to_numpy()[order])
-        for file, sensor in zip((pairs >> 32).tolist(), (pairs & MAX_ID).tolist(), strict=True):
-            rows[file].models.add(readings.models[sensor])
+        for span in spans:
+            row = rows[span.file]
+            row.rows_loaded += span.rows
+            row.first_ts = min(row.first_ts or span.first, span.first)
+            row.last_ts = max(row.last_ts or span.last, span.last)
+            row.models |= span.models
 
     def _finish(self, load: Load, new: Sequence[int]) -> None:
         batch = self._batch
@@ -239,7 +233,3 @@ class Transaction:
         if len(statistics):
             statistics["file_id"] = self._ids[statistics.pop("file").to_numpy().astype(np.int64)]
         load.finish(written, statistics)
-
-
-def _moments(times: npt.NDArray[np.datetime64]) -> list[datetime]:
-    return [moment.replace(tzinfo=UTC) for moment in times.astype("datetime64[us]").tolist()]

@@ -9,6 +9,8 @@ standard deviation is sqrt(m2 / (n − 1)).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ import pandas as pd
 
 from pipeline.contract.quantities import QUANTITIES
 from pipeline.records import Floats, Ints, Readings
+from pipeline.runs import run_sizes, run_starts
 
 HOUR = 3_600_000_000  # µs
 STATISTICS = ("n", "min", "max", "mean", "m2")
@@ -47,12 +50,67 @@ def by_file(readings: Readings) -> pd.DataFrame:
     return found.rename(columns={"key_0": "file", "key_1": "sensor_id"})
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a file brought.
+
+    Attributes:
+        file: the file's position in the batch.
+        rows: how many readings.
+        first: the earliest time of a reading, in UTC.
+        last: the latest.
+        models: the sensors' models.
+    """
+
+    file: int
+    rows: int
+    first: datetime
+    last: datetime
+    models: frozenset[str]
+
+
+def spans(readings: Readings) -> list[Span]:
+    """Return what each file brought."""
+    file, sensor, ts = (readings.frame[name].to_numpy() for name in ("file", "sensor_id", "ts"))
+    if not len(file):
+        return []
+    if (file[1:] < file[:-1]).any():
+        order = np.argsort(file, kind="stable")
+        file, sensor, ts = file[order], sensor[order], ts[order]
+    # Of a file's readings, those of a sensor are neighbours, by time.
+    starts = run_starts(file, sensor)
+    ends = starts + run_sizes(starts, len(file)) - 1
+    found: dict[int, Span] = {}
+    for of, number, rows, first, last in zip(
+        file[starts].tolist(),
+        sensor[starts].tolist(),
+        (ends - starts + 1).tolist(),
+        ts[starts].tolist(),
+        ts[ends].tolist(),
+        strict=True,
+    ):
+        first, last = first.replace(tzinfo=UTC), last.replace(tzinfo=UTC)
+        span = Span(of, rows, first, last, frozenset([readings.models[number]]))
+        found[of] = _both(found[of], span) if of in found else span
+    return list(found.values())
+
+
+def _both(one: Span, other: Span) -> Span:
+    return Span(
+        one.file,
+        one.rows + other.rows,
+        min(one.first, other.first),
+        max(one.last, other.last),
+        one.models | other.models,
+    )
+
+
 def merge(parts: Sequence[pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
     """Merge statistics of disjoint rows: one row for each value of `keys`."""
     every = pd.concat(parts, ignore_index=True)
     by = [_as_integers(every[key]) for key in keys]
     order = np.lexsort(by[::-1])
-    starts = _starts([key[order] for key in by])
+    starts = run_starts(*(key[order] for key in by))
     if len(starts) == len(every):
         return every
     merged = every.loc[order[starts], [*keys]].reset_index(drop=True)
@@ -61,7 +119,7 @@ def merge(parts: Sequence[pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
     merged["min"] = np.minimum.reduceat(low, starts)
     merged["max"] = np.maximum.reduceat(high, starts)
     merged["mean"] = np.add.reduceat(n * mean, starts) / merged["n"].to_numpy()
-    sizes = np.diff(np.append(starts, len(every)))
+    sizes = run_sizes(starts, len(every))
     drift = mean - np.repeat(merged["mean"].to_numpy(), sizes)
     merged["m2"] = np.add.reduceat(m2 + n * drift * drift, starts)
     return merged
@@ -111,8 +169,8 @@ def _grouped(readings: Readings, keys: list[npt.NDArray[np.integer]]) -> pd.Data
     if _unsorted(keys):
         order = np.lexsort(keys[::-1])
         keys = [key[order] for key in keys]
-    starts = _starts(keys)
-    sizes = np.diff(np.append(starts, len(keys[0])))
+    starts = run_starts(*keys)
+    sizes = run_sizes(starts, len(keys[0]))
     parts = []
     for name in readings.quantities:
         values = readings.frame[name].to_numpy()
@@ -133,12 +191,6 @@ def _as_integers(column: pd.Series) -> npt.NDArray[np.integer]:
         return codes
     values = column.to_numpy()
     return values.view(np.int64) if values.dtype.kind == "M" else values
-
-
-def _starts(keys: Sequence[npt.NDArray[np.integer]]) -> Ints:
-    """Return where the groups of sorted keys start."""
-    changed = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
-    return np.concatenate([[0], np.flatnonzero(changed) + 1])
 
 
 def _unsorted(keys: list[npt.NDArray[np.integer]]) -> bool:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.records import Ints, Readings
+from pipeline.runs import run_sizes, run_starts
 from pipeline.store.copy import Cursor
 from pipeline.store.sql import statement
 
@@ -80,14 +81,13 @@ class Adding:
             frame["lon"].to_numpy().view(np.int64),
         ]
         # Readings are sorted by sensor, and sensors seldom move: long runs share a place.
-        changed = np.logical_or.reduce([part[1:] != part[:-1] for part in parts])
-        starts = np.concatenate([[0], np.flatnonzero(changed) + 1])
+        starts = run_starts(*parts)
         runs: list[Place] = list(zip(*(part[starts].tolist() for part in parts), strict=True))
         new = {place for place in runs if self._key(place) is None}
         if new:
             self._add(cursor, sorted(new))
         keys = np.array([self._key(place) for place in runs], np.int32)
-        return np.repeat(keys, np.diff(np.append(starts, len(frame))))
+        return np.repeat(keys, run_sizes(starts, len(frame)))
 
     def _key(self, place: Place) -> int | None:
         return self.known.places.get(place) or self.added.places.get(place)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import sqlalchemy as sa
 
 from pipeline.records import Bools, Ints, Readings
 from pipeline.rejects import Rejects
+from pipeline.runs import run_sizes, run_starts
 from pipeline.store import ledger, rollup
 from pipeline.store.copy import Cursor, copy_in, copy_out
 from pipeline.store.dimensions import Adding, Dimensions
@@ -30,6 +32,9 @@ from pipeline.store.sql import statement
 
 _STAGE_TYPES = "real"
 _REJECTED_ROWS = 65_536
+_FEW = 16  # one reading in so many may be asked for before it is copied
+_SENSORS = 500_000
+_NEVER = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,48 @@ class Store:
             self._busy.discard(connection)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Readings on their way into a raw table.
+
+    Attributes:
+        readings: as they were given.
+        columns: the same as the table's columns; none if there are no readings.
+        late: those that are not later than what the transaction brought before: it may have
+            brought them too.
+    """
+
+    readings: Readings
+    columns: dict[str, pa.Array]
+    late: Bools
+
+
+class _Latest:
+    """The latest reading of each sensor that a transaction has brought.
+
+    What is later than that collides with nothing that the transaction brought. It only says where
+    to look: the unique key has the last word.
+    """
+
+    def __init__(self) -> None:
+        self._times: dict[tuple[str, int], int] = {}
+
+    def not_after(self, readings: Readings) -> Bools:
+        """Return which readings are no later than what came before, and take note of them all."""
+        sensor = readings.frame["sensor_id"].to_numpy()
+        time = readings.frame["ts"].to_numpy().view(np.int64)
+        starts = run_starts(sensor)
+        sizes = run_sizes(starts, len(sensor))
+        keys = [(readings.table, number) for number in sensor[starts].tolist()]
+        before = np.array([self._times.get(key, _NEVER) for key in keys])
+        if len(self._times) > _SENSORS:  # bounded, whatever ids a file has
+            self._times.clear()
+        latest = np.maximum(before, time[starts + sizes - 1])
+        self._times |= zip(keys, latest.tolist(), strict=True)
+        late: Bools = time <= np.repeat(before, sizes)
+        return late
+
+
 class Load:
     """The open transaction of one batch."""
 
@@ -122,6 +169,7 @@ class Load:
         self._cursor = cursor
         self._adding = adding
         self._places = rollup.Places()
+        self._latest = _Latest()
 
     def known(self, hashes: Sequence[str], contract_version: str) -> dict[str, ledger.Known]:
         """As `Store.known`, and no other writer can change the answer before the commit."""
@@ -138,52 +186,84 @@ class Load:
             readings: what to load.
             file_ids: a file's position in the batch → its number.
         """
+        (landed,) = self.together([readings], file_ids)
+        return landed
+
+    def together(self, several: Sequence[Readings], file_ids: Ints) -> list[Landed]:
+        """Load the readings of blocks that follow each other, in as few goes as can be.
+
+        Args:
+            several: what to load, for one raw table; each as in `readings`.
+            file_ids: a file's position in the batch → its number.
+
+        Returns:
+            What became of each, in their order.
+        """
+        landed: list[Landed] = []
+        for _, alike in groupby(several, lambda readings: readings.quantities):
+            parts: list[_Part] = []
+            for readings in alike:
+                part = self._part(readings, file_ids)
+                # Where many may collide, asking first would cost more than it spares.
+                if np.count_nonzero(part.late) > len(part.late) // _FEW:
+                    landed += self._copied(parts)
+                    landed += self._copied([replace(part, late=np.zeros_like(part.late))])
+                    parts = []
+                else:
+                    parts.append(part)
+            landed += self._copied(parts)
+        return landed
+
+    def _part(self, readings: Readings, file_ids: Ints) -> _Part:
         if not len(readings.frame):
-            return Landed(readings, {}, [])
+            return _Part(readings, {}, np.zeros(0, bool))
         self._adding.months(self._cursor, readings)
         self._adding.sensors(self._cursor, readings)
-        columns = _raw_columns(
-            readings, self._adding.location_keys(self._cursor, readings), file_ids
+        keys = self._adding.location_keys(self._cursor, readings)
+        return _Part(
+            readings, _raw_columns(readings, keys, file_ids), self._latest.not_after(readings)
         )
-        try:
-            with self._cursor.connection.transaction():  # a savepoint
-                copy_in(self._cursor, ("air", readings.table), columns)
-        except psycopg.errors.UniqueViolation:
-            return self._merge(readings, columns)
-        self._places.add(columns)
-        return Landed(readings, {}, [])
 
-    def _merge(self, readings: Readings, columns: dict[str, pa.Array]) -> Landed:
-        frame = readings.frame
-        taken, same = self._collisions(readings, columns)
-        duplicates = _count(frame["file"].to_numpy()[taken & same])
+    def _copied(self, parts: Sequence[_Part]) -> list[Landed]:
+        """Copy parts in one go; if a key is taken that nobody expected, part by part."""
+        try:
+            if columns := _in_order(parts):
+                with self._cursor.connection.transaction():  # a savepoint
+                    copy_in(self._cursor, ("air", parts[0].readings.table), columns)
+        except psycopg.errors.UniqueViolation:
+            return [self._merged(part, np.ones_like(part.late)) for part in parts]
+        return [self._merged(part, part.late) for part in parts]
+
+    def _merged(self, part: _Part, left: Bools) -> Landed:
+        """Load what is left of a part, whose keys may be taken; the rest is loaded already."""
+        readings = part.readings
+        if not left.any():
+            if part.columns:
+                self._places.add(part.columns)
+            return Landed(readings, {}, [])
+        taken, same = self._collisions(part, np.flatnonzero(left))
+        duplicates = _count(readings.frame["file"].to_numpy()[taken & same])
         conflicts = self._conflicts(readings) if (taken & ~same).any() else []
-        free = pa.array(~taken)
-        left = {name: values.filter(free) for name, values in columns.items()}
-        copy_in(self._cursor, ("air", readings.table), left)
-        self._places.add(left)
-        landed = Readings(readings.table, readings.quantities, frame[~taken], readings.models)
+        copy_in(self._cursor, ("air", readings.table), _filtered(part.columns, left & ~taken))
+        self._places.add(_filtered(part.columns, ~taken))
+        frame = readings.frame[~taken]
+        landed = Readings(readings.table, readings.quantities, frame, readings.models)
         return Landed(landed, duplicates, conflicts)
 
-    def _collisions(self, readings: Readings, columns: dict[str, pa.Array]) -> tuple[Bools, Bools]:
-        """Stage the readings; return which keys are taken, and which of those by equal values."""
+    def _collisions(self, part: _Part, at: Ints) -> tuple[Bools, Bools]:
+        """Stage some readings; return which keys are taken, and which of those by equal values."""
+        readings, frame = part.readings, part.readings.frame
         kinds = ", ".join(f"{name} {_STAGE_TYPES}" for name in readings.quantities)
         self._cursor.execute("DROP TABLE IF EXISTS pg_temp.stage")
         self._cursor.execute(statement("stage_create", columns=kinds).encode())
-        staged = ("sensor_id", "ts", *readings.quantities)
-        copy_in(
-            self._cursor,
-            ("stage",),
-            {
-                "idx": pa.array(np.arange(len(readings.frame), dtype=np.int32)),
-                **{name: columns[name] for name in staged},
-            },
-        )
+        staged = {name: part.columns[name] for name in ("sensor_id", "ts", *readings.quantities)}
+        some = {"idx": pa.array(at.astype(np.int32)), **_taken(staged, at)}
+        copy_in(self._cursor, ("stage",), some)
         self._cursor.execute("ANALYZE pg_temp.stage")
         query = statement("stage_collisions", table=readings.table, same=_same(readings))
         found = copy_out(self._cursor, query.format(**_span(readings)), {"idx": ">i4", "same": "?"})
-        taken = np.zeros(len(readings.frame), bool)
-        same = np.zeros(len(readings.frame), bool)
+        taken = np.zeros(len(frame), bool)
+        same = np.zeros(len(frame), bool)
         taken[found["idx"]] = True
         same[found["idx"]] = found["same"]
         return taken, same
@@ -297,6 +377,30 @@ def _raw_columns(
         columns[name] = pa.array(frame[name].to_numpy(), pa.float32(), from_pandas=True)
     columns["flags"] = pa.array(frame["flags"].to_numpy(), pa.int16())
     return columns
+
+
+def _in_order(parts: Sequence[_Part]) -> dict[str, pa.Array]:
+    """Return the columns of all readings that are not late, by sensor and time."""
+    some = [
+        _filtered(part.columns, ~part.late) if part.late.any() else part.columns
+        for part in parts
+        if part.columns
+    ]
+    if len(some) < 2:
+        return some[0] if some else {}
+    columns = {name: pa.concat_arrays([part[name] for part in some]) for name in some[0]}
+    # Of each sensor, every part has only what is later than the parts before it.
+    return _taken(columns, np.argsort(columns["sensor_id"].to_numpy(), kind="stable"))
+
+
+def _filtered(columns: dict[str, pa.Array], mask: Bools) -> dict[str, pa.Array]:
+    chosen = pa.array(mask)
+    return {name: values.filter(chosen) for name, values in columns.items()}
+
+
+def _taken(columns: dict[str, pa.Array], at: Ints) -> dict[str, pa.Array]:
+    indices = pa.array(at)
+    return {name: values.take(indices) for name, values in columns.items()}
 
 
 def _same(readings: Readings) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import psycopg
 import pyarrow as pa
@@ -19,6 +18,7 @@ import pyarrow as pa
 from pipeline.contract.indices import COMPLETE_HOUR
 from pipeline.contract.quantities import QUANTITIES
 from pipeline.records import Ints
+from pipeline.runs import run_sizes, run_starts
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.sql import statement
 
@@ -82,7 +82,7 @@ class Places:
             return
         sensors, keys = (columns[name].to_numpy() for name in ("sensor_id", "location_key"))
         times = columns["ts"].cast(pa.int64()).to_numpy()
-        starts = _starts(sensors, keys)
+        starts = run_starts(sensors, keys)
         ends = np.append(starts[1:], len(times)) - 1
         for sensor, key, first, last in zip(
             sensors[starts].tolist(),
@@ -136,7 +136,7 @@ def _days(cursor: Cursor, ordered: pd.DataFrame) -> None:
     sensors = ordered["sensor_id"].to_numpy()
     quantities = ordered["quantity"].to_numpy(object)
     day = ordered["hour"].to_numpy().astype("datetime64[us]").view(np.int64) // _DAY
-    starts = _starts(sensors, quantities, day)
+    starts = run_starts(sensors, quantities, day)
     columns = {
         "sensor_id": pa.array(sensors[starts], pa.int32()),
         "quantity": pa.array(quantities[starts], pa.string()),
@@ -155,7 +155,7 @@ def _days(cursor: Cursor, ordered: pd.DataFrame) -> None:
 
 def _joined(ordered: pd.DataFrame, starts: Ints) -> dict[str, pa.Array]:
     n, mean = ordered["n"].to_numpy(), ordered["mean"].to_numpy()
-    sizes = np.diff(np.append(starts, len(n)))
+    sizes = run_sizes(starts, len(n))
     total = np.add.reduceat(n, starts)
     centre = np.add.reduceat(n * mean, starts) / total
     drift = n * (mean - np.repeat(centre, sizes)) ** 2
@@ -178,9 +178,3 @@ def _join_hours(
     touched = {"sensor_ids": sensor_ids, "quantities": quantities, "days": days}
     cursor.execute(statement("rollup_clear_days"), touched)
     cursor.execute(statement("rollup_days", complete=str(COMPLETE_HOUR)).encode(), touched)
-
-
-def _starts(*keys: npt.NDArray[np.generic]) -> Ints:
-    """Return where, in columns that are sorted together, each run of equal values starts."""
-    changed = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
-    return np.concatenate([[0], np.flatnonzero(changed) + 1])

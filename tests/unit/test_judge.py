@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
+from itertools import chain
 
 import pytest
 
@@ -59,7 +60,24 @@ def test_results_come_in_the_order_of_the_blocks(workers: int, count: int) -> No
             second_is_done.set()
         return number(block)
 
-    assert list(ahead(blocks(count), work, workers)) == list(range(count))
+    assert list(chain.from_iterable(ahead(blocks(count), work, workers, 3))) == list(range(count))
+
+
+def test_what_is_ready_is_taken_together() -> None:
+    last = threading.Event()
+
+    def work(block: Block) -> int:
+        # Of one thread: all before it are done.
+        if number(block) == 4:
+            last.set()
+        return number(block)
+
+    results = ahead(blocks(5), work, workers=1, together=3)
+    taken = [next(results)]
+    assert last.wait(_LONG)
+    taken += results
+    assert list(chain.from_iterable(taken)) == [0, 1, 2, 3, 4]
+    assert 1 < max(len(several) for several in taken) <= 3
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -71,7 +89,7 @@ def test_what_working_raises_comes_after_the_results_before_it(workers: int) -> 
 
     seen: list[int] = []
     with pytest.raises(ValueError, match="the fourth"):
-        within_time(lambda: seen.extend(ahead(blocks(9), work, workers)))
+        within_time(lambda: seen.extend(chain.from_iterable(ahead(blocks(9), work, workers, 2))))
     assert seen == [0, 1, 2]
 
 
@@ -83,18 +101,19 @@ def test_what_reading_raises_comes_after_the_results_before_it(workers: int) -> 
 
     seen: list[int] = []
     with pytest.raises(ValueError, match="unreadable"):
-        within_time(lambda: seen.extend(ahead(broken(), number, workers)))
+        within_time(lambda: seen.extend(chain.from_iterable(ahead(broken(), number, workers, 2))))
     assert seen == [0, 1, 2]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_it_reads_only_so_far_ahead(workers: int) -> None:
     taken: list[int] = []
-    results = ahead(blocks(50, taken), number, workers)
-    for done in range(1, 10):
-        assert next(results) == done - 1
-        # One that was handed over, and `workers + 1` in the making or waiting.
-        assert len(taken) <= done + workers + 1
+    results = ahead(blocks(50, taken), number, workers, 2)
+    done = 0
+    for _ in range(10):
+        done += len(next(results))
+        # Those that were handed over, and `workers + 2` in the making or waiting.
+        assert len(taken) <= done + workers + 2
     results.close()
     assert len(taken) < 50
 
@@ -111,8 +130,8 @@ def test_closing_ends_its_threads_and_closes_what_it_reads(workers: int) -> None
             closed.append(True)
 
     before = set(threading.enumerate())
-    results = ahead(endless(), number, workers)
-    assert next(results) == 0
+    results = ahead(endless(), number, workers, 1)
+    assert next(results) == [0]
     within_time(results.close)
     assert closed == [True]
     assert set(threading.enumerate()) <= before
@@ -129,8 +148,8 @@ def test_closing_does_not_read_what_nobody_asked_for_yet() -> None:
                 assert go_on.wait(_LONG)
             yield block
 
-    results = ahead(slow(), number, 4)
-    assert next(results) == 0
+    results = ahead(slow(), number, 4, 1)
+    assert next(results) == [0]
     assert reading.wait(_LONG)
     judges = [each for each in threading.enumerate() if each.name.startswith("judge")]
     closing = threading.Thread(target=results.close)
