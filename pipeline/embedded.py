@@ -162,10 +162,6 @@ class EmbeddedPostgres:
         """The ``postgresql://`` URL, for libpq (psql, psycopg) and for SQLAlchemy."""
         return _url(self._room)
 
-    def psql_argv(self, *args: str) -> list[str]:
-        """Return the command line of the wheel's psql, connected here, followed by ``args``."""
-        return [str(bin_dir() / "psql"), "-d", self.url, *args]
-
     def __enter__(self) -> Self:
         self.start()
         return self

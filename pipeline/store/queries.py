@@ -29,10 +29,6 @@ class Queries:
         """Return the ledger rows written last, newest first."""
         return self._rows("recent_files", {"limit": limit})
 
-    def file_entries(self, key: str) -> list[Row]:
-        """Return the ledger rows with this number, name, or hash (from 8 digits on)."""
-        return self._rows("file_entry", {"key": key})
-
     def quarantine_files(self, rule: str | None, limit: int) -> list[Row]:
         """Return the files with rejected rows, newest first, with a count for each rule."""
         return self._rows("quarantine_files", {"rule": rule, "limit": limit})

@@ -16,7 +16,6 @@ from typing import Any
 from psycopg.rows import class_row
 
 from pipeline.contract.rules import ReasonRecord
-from pipeline.store import ledger
 from pipeline.store.copy import Cursor
 from pipeline.store.load import Load, Store
 from pipeline.store.queries import Queries, Row
@@ -255,11 +254,6 @@ class Repair:
             [by, note, file_id],
         )
         return self._cursor.rowcount == 1
-
-
-def write_replay(load: Load, row: ledger.FileRow) -> None:
-    """Write the ledger row of a replay early, so that rows can refer to it."""
-    ledger.write(load._cursor, [row])
 
 
 @contextmanager
