@@ -37,10 +37,6 @@ class Queries:
         """Return the files that were refused as a whole, newest first."""
         return self._rows("refused_files", {"rule": rule, "limit": limit})
 
-    def quarantine_rows(self, file_id: int, rule: str | None, limit: int | None) -> list[Row]:
-        """Return the rejected rows of a file, in its order; None for all of them."""
-        return self._rows("quarantine_rows", {"file_id": file_id, "rule": rule, "limit": limit})
-
     def sensor_statistics(self, limit: int) -> list[Row]:
         """Return count, min, max, mean and std per sensor and quantity."""
         return self._rows("sensor_statistics", {"limit": limit})
