@@ -94,8 +94,7 @@ def _retry(
 def _judged(settings: Settings, contract: Contract, found: Content) -> tuple[int, int]:
     """Return how many rows a file has, and how many break a rule."""
     read = rejected = 0
-    limits = Limits(settings.block_bytes, settings.max_line_bytes, settings.max_inflated_bytes)
-    for block in blocks(found, 0, contract, limits):
+    for block in blocks(found, 0, contract, Limits.of(settings)):
         rows = split(block)
         _, broken = validate(rows, contract, datetime.now(UTC))
         read += sum(rows.read.values())

@@ -59,8 +59,7 @@ def text_of(settings: Settings, entry: Entry, contract: Contract) -> Iterator[Bl
     found = archived(settings, entry)
     if isinstance(found, Missing):
         return found
-    limits = Limits(settings.block_bytes, settings.max_line_bytes, settings.max_inflated_bytes)
-    return blocks(found, 0, contract, limits)
+    return blocks(found, 0, contract, Limits.of(settings))
 
 
 def header_of(settings: Settings, entry: Entry, contract: Contract) -> Header:
