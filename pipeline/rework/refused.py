@@ -21,7 +21,7 @@ from pipeline.errors import FileRefused
 from pipeline.flow import Flow, Outcome
 from pipeline.records import Content
 from pipeline.rework import sheets
-from pipeline.rework.discard import patiently
+from pipeline.rework.patience import patiently
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.read import Limits, blocks, content, opened
 from pipeline.steps.split import split

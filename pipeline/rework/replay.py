@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,17 +24,17 @@ from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
 from pipeline.contract.explain import conflict
 from pipeline.contract.header import Header
-from pipeline.errors import DatabaseUnavailable, FileRefused
+from pipeline.errors import FileRefused
 from pipeline.records import Block, Ints, Readings, Rows
 from pipeline.rework import sheets, sources
 from pipeline.rework.edits import Edit, Edits, Problem, Sheet, Unreadable, decode, edits, read_bytes
+from pipeline.rework.patience import patiently
 from pipeline.steps import aggregate
 from pipeline.steps.normalise import normalise, settle
 from pipeline.steps.split import split
 from pipeline.steps.validate import validate
 from pipeline.store.ledger import FileRow
 from pipeline.store.load import Load, Store, Stored
-from pipeline.store.retry import retrying
 from pipeline.store.rework import Entry, QuarantinedRow, Repair, Workbench
 
 Became = Literal["loaded", "duplicate", "failing"]
@@ -105,24 +104,13 @@ class Replay:
         store: where readings go.
         contract: what is accepted now.
         by: who does it.
-        on_wait: told when the database is away.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        contract: Contract,
-        by: str,
-        on_wait: Callable[[DatabaseUnavailable, float], None] = lambda error, wait: log.warning(
-            "database.waiting", error=str(error), retry_in=round(wait, 1)
-        ),
-    ) -> None:
+    def __init__(self, settings: Settings, store: Store, contract: Contract, by: str) -> None:
         self._settings = settings
         self._store = store
         self._contract = contract
         self._by = by
-        self._on_wait = on_wait
         self._bench = Workbench(store.engine)
 
     def run(
@@ -157,12 +145,7 @@ class Replay:
             return done
         done.problems += found.problems
         attempt = _Attempt(self, entry, header, found, whole, rule, dry=dry)
-        done.verdicts, done.file_id = retrying(
-            attempt.run,
-            seconds=self._settings.retry_seconds,
-            on_wait=self._on_wait,
-            stopping=threading.Event(),
-        )
+        done.verdicts, done.file_id = patiently(self._settings, attempt.run)
         if dry:
             return done
         if done.file_id is not None:

@@ -21,8 +21,8 @@ from pipeline.contract import Contract
 from pipeline.errors import FileRefused, Terminal, Transient
 from pipeline.records import Block, Ints, Readings
 from pipeline.rework import sheets, sources
-from pipeline.rework.discard import patiently
 from pipeline.rework.edits import Problem
+from pipeline.rework.patience import patiently
 from pipeline.steps.normalise import normalise
 from pipeline.steps.split import split
 from pipeline.steps.validate import validate
