@@ -40,41 +40,29 @@ def rows(
     Raises:
         DatabaseUnavailable: the database stayed away; nothing was committed.
     """
-    with sheets.at_work(settings):
-        return _rows(settings, store, contract, entry, rule, lines, by, note)
 
-
-def _rows(
-    settings: Settings,
-    store: Store,
-    contract: Contract,
-    entry: Entry,
-    rule: str | None,
-    lines: Sequence[int] | None,
-    by: str,
-    note: str,
-) -> tuple[list[int], list[Problem]]:
     def attempt() -> list[int]:
         with repairing(store) as repair:
             return repair.discard(entry.file_id, rule=rule, lines=lines, by=by, note=note)
 
-    bench = Workbench(store.engine)
-    discarded = patiently(settings, attempt)
-    if discarded:
-        log.info(
-            "rows.discarded",
-            file=entry.name,
-            file_id=entry.file_id,
-            rows=len(discarded),
-            by=by,
-            note=note,
-        )
-    try:
-        header = sources.header_of(settings, entry, contract)
-    except FileRefused as refusal:
-        message = f"its sheet in quarantine/ still shows the discarded rows: {refusal.message}"
-        return discarded, [Problem(entry.name, None, None, message, harmless=True)]
-    return discarded, sheets.rewrite(settings, bench, entry, header)
+    with sheets.at_work(settings):
+        bench = Workbench(store.engine)
+        discarded = patiently(settings, attempt)
+        if discarded:
+            log.info(
+                "rows.discarded",
+                file=entry.name,
+                file_id=entry.file_id,
+                rows=len(discarded),
+                by=by,
+                note=note,
+            )
+        try:
+            header = sources.header_of(settings, entry, contract)
+        except FileRefused as refusal:
+            message = f"its sheet in quarantine/ still shows the discarded rows: {refusal.message}"
+            return discarded, [Problem(entry.name, None, None, message, harmless=True)]
+        return discarded, sheets.rewrite(settings, bench, entry, header)
 
 
 def refused(settings: Settings, store: Store, entry: Entry, *, by: str, note: str) -> bool:

@@ -68,27 +68,21 @@ def retry(
         DiskTrouble: data/ or quarantine/ cannot be written to.
     """
     with sheets.at_work(settings):
-        return _retry(settings, store, contract, entry, by=by, dry=dry)
-
-
-def _retry(
-    settings: Settings, store: Store, contract: Contract, entry: Entry, *, by: str, dry: bool
-) -> Retried:
-    copies, reasons = quarantining.refused_copies(settings.quarantine, entry.sha256)
-    if not copies:
-        return Retried(entry, "gone", f"its bytes are not in {settings.quarantine} any more")
-    found = content(copies[0], settings.batch_bytes)
-    changed = found.sha256 != entry.sha256
-    if not changed and entry.contract_version == contract.version:
-        message = f"{entry.reason}; repair {found.path}, or change the contract"
-        return Retried(entry, "not repaired", message)
-    try:
-        read, rejected = _judged(settings, contract, found)
-    except FileRefused as refusal:
-        return Retried(entry, "still refused", refusal.message)
-    if dry:
-        return Retried(entry, "would load", "", None, read, read - rejected, 0, rejected)
-    return _loaded(settings, store, contract, entry, found, reasons, by=by)
+        copies, reasons = quarantining.refused_copies(settings.quarantine, entry.sha256)
+        if not copies:
+            return Retried(entry, "gone", f"its bytes are not in {settings.quarantine} any more")
+        found = content(copies[0], settings.batch_bytes)
+        changed = found.sha256 != entry.sha256
+        if not changed and entry.contract_version == contract.version:
+            message = f"{entry.reason}; repair {found.path}, or change the contract"
+            return Retried(entry, "not repaired", message)
+        try:
+            read, rejected = _judged(settings, contract, found)
+        except FileRefused as refusal:
+            return Retried(entry, "still refused", refusal.message)
+        if dry:
+            return Retried(entry, "would load", "", None, read, read - rejected, 0, rejected)
+        return _loaded(settings, store, contract, entry, found, reasons, by=by)
 
 
 def _judged(settings: Settings, contract: Contract, found: Content) -> tuple[int, int]:

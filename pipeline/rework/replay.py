@@ -129,39 +129,36 @@ class Replay:
             DiskTrouble: quarantine/ cannot be read or written to. What was committed stays so.
         """
         with sheets.at_work(self._settings):
-            return self._run(entry, rule, sheet, dry=dry)
-
-    def _run(self, entry: Entry, rule: str | None, sheet: Sheet | None, *, dry: bool) -> Replayed:
-        done = Replayed(entry)
-        try:
-            header = sources.header_of(self._settings, entry, self._contract)
-            found, whole = self._edits(entry, header, sheet)
-        except FileRefused as refusal:
-            message = f"its rows cannot be judged: {refusal.message}"
-            done.problems.append(Problem(entry.name, None, None, message))
+            done = Replayed(entry)
+            try:
+                header = sources.header_of(self._settings, entry, self._contract)
+                found, whole = self._edits(entry, header, sheet)
+            except FileRefused as refusal:
+                message = f"its rows cannot be judged: {refusal.message}"
+                done.problems.append(Problem(entry.name, None, None, message))
+                return done
+            except Unreadable as unreadable:
+                done.problems.append(unreadable.problem)
+                return done
+            done.problems += found.problems
+            attempt = _Attempt(self, entry, header, found, whole, rule, dry=dry)
+            done.verdicts, done.file_id = patiently(self._settings, attempt.run)
+            if dry:
+                return done
+            if done.file_id is not None:
+                log.info(
+                    "rows.replayed",
+                    file=entry.name,
+                    file_id=done.file_id,
+                    parent_file_id=entry.file_id,
+                    rows_loaded=len(done.lines("loaded")),
+                    rows_duplicate=len(done.lines("duplicate")),
+                    rows_failing=len(done.lines("failing")),
+                    by=self._by,
+                )
+            today = {v.line_no: v.reasons for v in done.verdicts if v.became == "failing"}
+            done.problems += sheets.rewrite(self._settings, self._bench, entry, header, today)
             return done
-        except Unreadable as unreadable:
-            done.problems.append(unreadable.problem)
-            return done
-        done.problems += found.problems
-        attempt = _Attempt(self, entry, header, found, whole, rule, dry=dry)
-        done.verdicts, done.file_id = patiently(self._settings, attempt.run)
-        if dry:
-            return done
-        if done.file_id is not None:
-            log.info(
-                "rows.replayed",
-                file=entry.name,
-                file_id=done.file_id,
-                parent_file_id=entry.file_id,
-                rows_loaded=len(done.lines("loaded")),
-                rows_duplicate=len(done.lines("duplicate")),
-                rows_failing=len(done.lines("failing")),
-                by=self._by,
-            )
-        today = {v.line_no: v.reasons for v in done.verdicts if v.became == "failing"}
-        done.problems += sheets.rewrite(self._settings, self._bench, entry, header, today)
-        return done
 
     def _edits(self, entry: Entry, header: Header, sheet: Sheet | None) -> tuple[Edits, bool]:
         """Return what a person has changed, and whether rows that the sheet lacks are meant too."""
