@@ -16,8 +16,7 @@ from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Load
 from pipeline.store.rework import Entry, QuarantinedRow, entries_asked
 from pipeline.store.sql import statement
-
-_RAW = ("raw_particulate", "raw_climate")
+from pipeline.store.tables import RAW, cells
 
 
 class Retraction:
@@ -62,7 +61,7 @@ class Retraction:
         firsts = [entry.first_ts for entry in entries if entry.first_ts]
         lasts = [entry.last_ts for entry in entries if entry.last_ts]
         taken = 0
-        for table in _RAW:
+        for table in RAW:
             self._cursor.execute(statement("retract_taken_create", table=table).encode())
             if firsts and lasts:
                 span = {"file_ids": ids, "first_ts": min(firsts), "last_ts": max(lasts)}
@@ -99,9 +98,9 @@ class Retraction:
         asked = {"file_id": file_id, "rows": rows, "first_ts": first_ts, "last_ts": last_ts}
         self._cursor.execute(statement("retract_came_back"), asked)
         self._cursor.execute("DELETE FROM air.file_aggregate WHERE file_id = %(file_id)s", asked)
-        for table in _RAW:
-            name = f"retract_aggregate_{table.removeprefix('raw_')}"
-            self._cursor.execute(statement(name), asked)
+        for table in RAW:
+            text = statement("retract_aggregate", table=table, cells=cells(table))
+            self._cursor.execute(text.encode(), asked)
 
     def finish(self, entries: Sequence[Entry], *, by: str, note: str | None) -> int:
         """Work the rollups out anew, settle the rows in quarantine, and note who did it.
