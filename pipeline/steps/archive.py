@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
@@ -138,6 +139,22 @@ def tidy(folders: Sequence[Path], now: Callable[[], float] = time.time) -> list[
     return removed
 
 
+def inflated_sha256(path: Path) -> str | None:
+    """Return the hash of what a gzip file holds; None when it is damaged, or is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with gzip.open(path, "rb") as file:
+            while chunk := file.read(_HASH_CHUNK):
+                digest.update(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return None
+    return digest.hexdigest()
+
+
 def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
@@ -157,12 +174,12 @@ def _compress(content: Content, folder: Path) -> Path:
                     shutil.copyfileobj(original, packed, _HASH_CHUNK)
                 raw.flush()
                 os.fsync(raw.fileno())
-            if _inflated_sha256(part) != content.sha256:
+            if inflated_sha256(part) != content.sha256:
                 message = f"{source.name}: changed while it was being compressed"
                 raise FileChanged(message)
             for target in _names(folder / f"{source.name}.gz", content.sha256):
                 if os.path.lexists(target):
-                    if not target.is_file() or _inflated_sha256(target) != content.sha256:
+                    if not target.is_file() or inflated_sha256(target) != content.sha256:
                         continue
                 else:
                     os.link(part, target)
@@ -174,17 +191,6 @@ def _compress(content: Content, folder: Path) -> Path:
             part.unlink(missing_ok=True)
     message = f"{source}: no free name in {folder}; it stays where it is"
     raise DiskTrouble(message)
-
-
-def _inflated_sha256(path: Path) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with gzip.open(path, "rb") as file:
-            while chunk := file.read(_HASH_CHUNK):
-                digest.update(chunk)
-    except (EOFError, gzip.BadGzipFile):
-        return None
-    return digest.hexdigest()
 
 
 @contextmanager
