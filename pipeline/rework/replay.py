@@ -25,14 +25,13 @@ from pipeline.contract import Contract, Reason
 from pipeline.contract.explain import conflict
 from pipeline.contract.header import Header
 from pipeline.errors import FileRefused
+from pipeline.judge import judge
 from pipeline.records import Block, Ints, Readings, Rows
 from pipeline.rework import sheets, sources
 from pipeline.rework.edits import Edit, Edits, Problem, Sheet, Unreadable, decode, edits, read_bytes
 from pipeline.rework.patience import patiently
 from pipeline.steps import aggregate
-from pipeline.steps.normalise import normalise, settle
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
+from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow
 from pipeline.store.load import Load, Store, Stored
 from pipeline.store.rework import Entry, QuarantinedRow, Repair, Workbench
@@ -339,25 +338,25 @@ class _Attempt:
         self, load: Load, block: Block
     ) -> tuple[dict[int, Became], dict[int, tuple[Reason, ...]]]:
         """Load what passes; return line → what became of it, and line → why it fails."""
-        contract = self._replay._contract
         ids: Ints = np.array([self._row.file_id], np.int64)
-        rows = split(block)
-        valid, rejected = validate(rows, contract, datetime.now(UTC))
-        reasons = {row.line_no: row.reasons for row in [*rows.rejected, *rejected]}
+        judged = judge(block, self._replay._contract)
+        rows = judged.rows
+        reasons = {row.line_no: row.reasons for row in judged.rejected}
         became: dict[int, Became] = {}
-        for group in valid:
-            readings, repeats = normalise(group, rows, contract)
-            landed = load.readings(readings, ids)
-            self._by_file.add(aggregate.by_file(landed.readings))
-            self._hourly.add(aggregate.hourly(landed.readings))
+        for group in judged.groups:
+            landed = load.readings(group.readings, ids)
+            all_landed = landed.readings is group.readings
+            self._by_file.add(group.by_file if all_landed else aggregate.by_file(landed.readings))
+            self._hourly.add(group.hourly if all_landed else aggregate.hourly(landed.readings))
             beaten = {stored.row: (stored.theirs, _where(stored)) for stored in landed.conflicts}
-            _, conflicts = settle(readings, repeats, rows, [self._entry.name], beaten)
+            _, conflicts = settle(group.readings, group.repeats, rows, [self._entry.name], beaten)
             reasons |= {row.line_no: row.reasons for row in conflicts}
             for stored in landed.conflicts:
                 told = conflict(stored.ours, *beaten[stored.row])
                 reasons[int(rows.line_no[stored.row])] = (told,)
             new = set(_lines(rows, landed.readings))
-            for line in [*_lines(rows, readings), *rows.line_no[repeats.frame["row"]].tolist()]:
+            repeated = rows.line_no[group.repeats.frame["row"]].tolist()
+            for line in [*_lines(rows, group.readings), *repeated]:
                 if line not in reasons:
                     became[line] = "loaded" if line in new else "duplicate"
             self._note_span(landed.readings)

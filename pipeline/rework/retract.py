@@ -9,8 +9,7 @@ data/ again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -19,13 +18,11 @@ from pipeline import logs
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.errors import FileRefused, Terminal, Transient
-from pipeline.records import Block, Ints, Readings
+from pipeline.judge import judge
+from pipeline.records import Block, Ints
 from pipeline.rework import sheets, sources
 from pipeline.rework.edits import Problem
 from pipeline.rework.patience import patiently
-from pipeline.steps.normalise import normalise
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
 from pipeline.store.load import Load, Store
 from pipeline.store.retraction import Retraction
 from pipeline.store.rework import Entry, Workbench
@@ -183,18 +180,16 @@ def _bring_back(
     back, first, last = 0, None, None
     try:
         for block in text:
-            rows = split(block)
-            valid, _ = validate(rows, contract, datetime.now(UTC))
-            for group in valid:
-                readings, repeats = normalise(group, rows, contract)
-                every = pd.concat([readings.frame, repeats.frame]).sort_values("row")
-                lines = rows.line_no[every["row"].to_numpy()]
+            judged = judge(block, contract)
+            for group in judged.groups:
+                every = pd.concat([group.readings.frame, group.repeats.frame]).sort_values("row")
+                lines = judged.rows.line_no[every["row"].to_numpy()]
                 every = every[~np.isin(lines, list(rejected))]
-                candidates = _with(readings, every)
+                candidates = replace(group.readings, frame=every)
                 found = every.iloc[retraction.among_taken(candidates)]
                 # Of equal rows the first one counts, as it did when the file was loaded.
                 once = found.drop_duplicates(["sensor_id", "ts"]).sort_values(["sensor_id", "ts"])
-                landed = load.readings(_with(readings, once), ids).readings.frame
+                landed = load.readings(replace(group.readings, frame=once), ids).readings.frame
                 if len(landed):
                     back += len(landed)
                     span = landed["ts"].min(), landed["ts"].max()
@@ -221,10 +216,6 @@ def _text(
         return sources.Missing(refusal.message)
     rows = retraction.replayed_rows(other.file_id)
     return iter([sources.as_block(header, [(row.line_no, row.present) for row in rows])])
-
-
-def _with(readings: Readings, frame: pd.DataFrame) -> Readings:
-    return Readings(readings.table, readings.quantities, frame, readings.models)
 
 
 def _is_replay(bench: Workbench, entry: Entry) -> bool:

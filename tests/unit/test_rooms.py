@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "judge": {*BASE, "records", "rejects", "metrics", "steps"},
     "transaction": {*BASE, "records", "rejects", "metrics", "steps", "judge", "store"},
     "flow": {*BASE, "config", "records", "metrics", "steps", "judge", "store", "transaction"},
-    "rework": {*BASE, "config", "records", "rejects", "drop", "steps", "store", "flow"},
+    "rework": {*BASE, "config", "records", "rejects", "drop", "steps", "judge", "store", "flow"},
     "feeders": {*BASE, "config", "drop", "metrics"},
     "outputs": {*BASE, "config", "store"},
     "daemon": {*BASE, "config", "records", "metrics", "notify", "steps", "flow"},
