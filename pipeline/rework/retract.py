@@ -25,7 +25,7 @@ from pipeline.rework.edits import Problem
 from pipeline.rework.patience import patiently
 from pipeline.store.load import Load, Store
 from pipeline.store.retraction import Retraction
-from pipeline.store.rework import Entry, Workbench
+from pipeline.store.rework import Entry, Workbench, parent_of_replay
 
 log = logs.get("rework")
 
@@ -115,7 +115,7 @@ def retract(
     )
     with sheets.at_work(settings):
         done.problems = _tidy_sheets(settings, bench, contract, done.entry)
-    if done.entry.dialect is not None and _is_replay(bench, done.entry):
+    if done.entry.dialect is not None and parent_of_replay(done.entry, bench.entry):
         done.archived = "its rows are open again in quarantine"
     else:
         found = sources.archived(settings, done.entry)
@@ -207,8 +207,7 @@ def _text(
     settings: Settings, contract: Contract, retraction: Retraction, other: Entry
 ) -> Iterator[Block] | sources.Missing:
     """Return the text of a file: from the archive, and a replay's from the database."""
-    parent = other.parent_file_id and retraction.entry(other.parent_file_id)
-    if not parent or parent.state == "refused":
+    if not parent_of_replay(other, retraction.entry):
         return sources.text_of(settings, other, contract)
     try:
         header = sources.header_of(settings, other, contract)
@@ -218,23 +217,14 @@ def _text(
     return iter([sources.as_block(header, [(row.line_no, row.present) for row in rows])])
 
 
-def _is_replay(bench: Workbench, entry: Entry) -> bool:
-    parent = bench.entry(entry.parent_file_id) if entry.parent_file_id else None
-    return parent is not None and parent.state != "refused"
-
-
 def _tidy_sheets(
     settings: Settings, bench: Workbench, contract: Contract, entry: Entry
 ) -> list[Problem]:
     """Let quarantine/ show what is open after a retraction."""
-    parent: Entry | None = entry
-    if _is_replay(bench, entry):
-        parent = bench.entry(entry.parent_file_id or 0)
-    if parent is None:
-        return []
+    owner = parent_of_replay(entry, bench.entry) or entry
     try:
-        header = sources.header_of(settings, parent, contract)
+        header = sources.header_of(settings, owner, contract)
     except FileRefused as refusal:
         message = f"its sheet in quarantine/ is as it was: {refusal.message}"
-        return [Problem(parent.name, None, None, message, harmless=True)]
-    return sheets.rewrite(settings, bench, parent, header)
+        return [Problem(owner.name, None, None, message, harmless=True)]
+    return sheets.rewrite(settings, bench, owner, header)

@@ -7,7 +7,7 @@ commits, so of two replays of the same rows the second finds none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -265,6 +265,19 @@ def repairing(store: Store) -> Iterator[Repair]:
     """
     with store.loading() as load:
         yield Repair(load)
+
+
+def parent_of_replay(entry: Entry, find: Callable[[int], Entry | None]) -> Entry | None:
+    """Return the file of which an entry brought rows back; None when it is no replay.
+
+    A file may also name a parent that it replaces as a whole: one that was refused.
+
+    Args:
+        entry: the entry.
+        find: returns the entry of a number.
+    """
+    parent = find(entry.parent_file_id) if entry.parent_file_id else None
+    return None if parent is None or parent.state == "refused" else parent
 
 
 def entries_asked(**wanted: object) -> dict[str, object]:
