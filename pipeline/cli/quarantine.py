@@ -25,7 +25,7 @@ from pipeline.rework.edits import Problem
 from pipeline.rework.refused import Retried
 from pipeline.rework.replay import Replay, Replayed
 from pipeline.rework.targets import Target
-from pipeline.steps.quarantine import LEADING, fields
+from pipeline.steps.quarantine import fields, own_names
 from pipeline.store.load import Store
 from pipeline.store.rework import Entry, Workbench
 
@@ -97,8 +97,7 @@ def _sensors(
     except FileRefused:
         at = None
     else:
-        at = header.names.index("sensor_id")
-        at -= len(LEADING) if header.names[: len(LEADING)] == LEADING else 0
+        at = own_names(header).index("sensor_id")
     for chunk in bench.chunks(entry.file_id, rule=rule):
         for row in chunk:
             cells = fields(header, row.exact) if at is not None else []

@@ -20,7 +20,7 @@ from pipeline.contract.rules import ReasonRecord
 from pipeline.errors import FileRefused, Transient
 from pipeline.records import Block
 from pipeline.rework import sources
-from pipeline.steps.quarantine import LEADING, fields
+from pipeline.steps.quarantine import fields, own_names
 from pipeline.store.rework import Entry, QuarantinedRow, Workbench, parent_of_replay
 
 Became = Literal["loaded", "duplicate", "conflict", "quarantined", "repaired", "discarded"]
@@ -325,9 +325,7 @@ class _Search:
 
 def _key(header: Header, line: bytes) -> tuple[int | None, datetime | None]:
     """Return sensor and time of a line, as far as they can be read."""
-    own = fields(header, line)
-    leading = len(LEADING) if header.names[: len(LEADING)] == LEADING else 0
-    cells = dict(zip(header.names[leading:], own, strict=False))
+    cells = dict(zip(own_names(header), fields(header, line), strict=False))
     sensor = cells.get("sensor_id", "").strip().removeprefix("+")
     number = int(sensor) if sensor.isdecimal() and len(sensor) < 18 else None
     return number, moment(cells.get("timestamp", ""))

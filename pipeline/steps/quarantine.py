@@ -259,7 +259,7 @@ def _shown(
     lines: pa.Array, line_no: Ints, header: Header, repaired: Mapping[int, Sequence[str]]
 ) -> tuple[pa.Array, pa.Array]:
     """Return lines as the CSV shows them, and as JSON strings."""
-    if header.names[: len(LEADING)] != LEADING and not repaired and not _needs_quoting(lines):
+    if not _leading(header) and not repaired and not _needs_quoting(lines):
         text = lines.cast(pa.string())
         return text, pc.binary_join_element_wise('"', text, '"', "")
     given = lines.to_pylist()
@@ -298,8 +298,17 @@ def fields(header: Header, line: bytes) -> list[str]:
 
     A quarantine file that is dropped as it is carries our two columns already: they are left out.
     """
-    found = _fields(line.decode(errors="replace"), header.delimiter)
-    return found[len(LEADING) :] if header.names[: len(LEADING)] == LEADING else found
+    return _fields(line.decode(errors="replace"), header.delimiter)[_leading(header) :]
+
+
+def own_names(header: Header) -> tuple[str, ...]:
+    """Return the names of the columns of which `fields` returns the fields."""
+    return header.names[_leading(header) :]
+
+
+def _leading(header: Header) -> int:
+    """Return how many columns in front are ours."""
+    return len(LEADING) if header.names[: len(LEADING)] == LEADING else 0
 
 
 def reset(folder: Path, sha256: str) -> None:
