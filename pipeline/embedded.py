@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pipeline.durable import sync_folder
 from pipeline.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
@@ -319,11 +320,7 @@ class EmbeddedPostgres:
         alone = ("--single", "-D", str(draft), "-cexit_on_error=on", "template1")
         self._run(what, "postgres", *alone, keep=(lock,), text=f"CREATE DATABASE {_NAME};\n")
         draft.rename(self._data)
-        room = os.open(self._room, os.O_DIRECTORY)
-        try:
-            os.fsync(room)
-        finally:
-            os.close(room)
+        sync_folder(self._room)
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], int]:
         """Start the server; return it, and where in the log its words begin."""

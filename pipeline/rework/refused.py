@@ -17,6 +17,7 @@ from typing import Literal
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.drop import drop
+from pipeline.durable import sync_folder
 from pipeline.errors import FileRefused
 from pipeline.flow import Flow, Outcome
 from pipeline.records import Content
@@ -126,7 +127,7 @@ def _loaded(
     # Its bytes are in the archive now.
     for path in [found.path, *reasons]:
         path.unlink(missing_ok=True)
-    quarantining.sync_folder(settings.quarantine)
+    sync_folder(settings.quarantine)
     row = outcome.row if outcome and outcome.state == "loaded" else None
     if row is None:
         message = f"it is file {known.file_id}"

@@ -22,6 +22,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileChanged
 from pipeline.records import Content
 
@@ -183,7 +184,7 @@ def _compress(content: Content, folder: Path) -> Path:
                         continue
                 else:
                     os.link(part, target)
-                _sync(folder)
+                sync_folder(folder)
                 _refuse_changed(content)
                 source.unlink()
                 return target
@@ -283,7 +284,7 @@ def _copy(content: Content, target: Path) -> None:
             part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    _sync(target.parent)
+    sync_folder(target.parent)
 
 
 def _reading(path: Path) -> BinaryIO:
@@ -293,14 +294,6 @@ def _reading(path: Path) -> BinaryIO:
 
 def _part(content: Content, folder: Path) -> Path:
     return folder / f".{content.sha256[:32]}.part"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 
 from pipeline.contract.header import Header
 from pipeline.contract.rules import Reason
+from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileRefused
 from pipeline.records import Content, Ints
 from pipeline.rejects import Rejects
@@ -197,15 +198,6 @@ def base_name(content: Content) -> str:
 def display_name(path: Path) -> str:
     """Return a file's name as text, whatever its bytes."""
     return os.fsencode(path.name).decode(errors="backslashreplace")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a folder's renames durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _names(base: str) -> tuple[str, str]:
