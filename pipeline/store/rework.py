@@ -20,6 +20,7 @@ from pipeline.store.copy import Cursor
 from pipeline.store.load import Load, Store
 from pipeline.store.queries import Queries, Row
 from pipeline.store.sql import statement
+from pipeline.store.tables import RAW, cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,8 @@ class Workbench(Queries):
 
     def reading(self, sensor_id: int, ts: datetime) -> list[Row]:
         """Return the readings of a sensor at a time (at most one of each raw table)."""
-        return self._rows("why_reading", {"sensor_id": sensor_id, "ts": ts})
+        each = [statement("why_reading", table=table, cells=cells(table)) for table in RAW]
+        return self._ask(" UNION ALL ".join(each), {"sensor_id": sensor_id, "ts": ts})
 
     def neighbours(self, sensor_id: int, ts: datetime) -> Row:
         """Return the times of the readings of a sensor before and after a time."""
