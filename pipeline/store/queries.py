@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
-from pipeline.store.engine import guarded
+from pipeline.store.engine import driver_of, guarded
 from pipeline.store.sql import statement
 
 Row = dict[str, Any]
@@ -53,11 +52,10 @@ class Queries:
         return self._ask(statement(name), parameters)
 
     def _ask(self, text: str, parameters: Mapping[str, Any]) -> list[Row]:
-        with guarded(), self._engine.connect() as connection:
-            driver = connection.connection.driver_connection
-            if not isinstance(driver, psycopg.Connection):  # pragma: no cover
-                message = f"psycopg is due, not {type(driver).__name__}"
-                raise TypeError(message)
-            with driver.cursor(row_factory=dict_row) as cursor:
-                cursor.execute(text.encode(), parameters)
-                return cursor.fetchall()
+        with (
+            guarded(),
+            self._engine.connect() as connection,
+            driver_of(connection).cursor(row_factory=dict_row) as cursor,
+        ):
+            cursor.execute(text.encode(), parameters)
+            return cursor.fetchall()
