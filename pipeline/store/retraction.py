@@ -8,13 +8,12 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from psycopg.rows import class_row
 
 from pipeline.records import Readings
 from pipeline.store import rollup
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Load
-from pipeline.store.rework import Entry, QuarantinedRow, entries_asked
+from pipeline.store.rework import Entry, QuarantinedRow, entries_asked, fetched
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, cells
 
@@ -40,9 +39,8 @@ class Retraction:
 
     def replayed_rows(self, replay_file_id: int) -> list[QuarantinedRow]:
         """Return the rows that a replay brought back."""
-        with self._cursor.connection.cursor(row_factory=class_row(QuarantinedRow)) as cursor:
-            asked = {"replay_file_id": replay_file_id}
-            return cursor.execute(statement("rework_replayed_rows").encode(), asked).fetchall()
+        asked = {"replay_file_id": replay_file_id}
+        return fetched(self._cursor, QuarantinedRow, "rework_replayed_rows", asked)
 
     def rejected_lines(self, file_id: int) -> set[int]:
         """Return the line numbers of a file's rejected rows."""
@@ -121,6 +119,4 @@ class Retraction:
         return reopened
 
     def _entries(self, **wanted: object) -> list[Entry]:
-        with self._cursor.connection.cursor(row_factory=class_row(Entry)) as cursor:
-            asked = entries_asked(**wanted)
-            return cursor.execute(statement("rework_entries").encode(), asked).fetchall()
+        return fetched(self._cursor, Entry, "rework_entries", entries_asked(**wanted))

@@ -7,11 +7,11 @@ commits, so of two replays of the same rows the second finds none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg.rows import class_row
 
@@ -21,6 +21,8 @@ from pipeline.store.load import Load, Store
 from pipeline.store.queries import Queries, Row
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, cells
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +198,7 @@ class Repair:
     ) -> list[QuarantinedRow]:
         """Return open rows of a file, in its order; they stay open until we commit."""
         asked = _asked(file_id, ("open",), rule, lines, after, limit)
-        with self._cursor.connection.cursor(row_factory=class_row(QuarantinedRow)) as cursor:
-            return cursor.execute(statement("rework_rows").encode(), asked).fetchall()
+        return fetched(self._cursor, QuarantinedRow, "rework_rows", asked)
 
     def repaired(
         self, file_id: int, lines: Sequence[int], texts: Sequence[str | None], replay: int, by: str
@@ -280,6 +281,12 @@ def parent_of_replay(entry: Entry, find: Callable[[int], Entry | None]) -> Entry
     """
     parent = find(entry.parent_file_id) if entry.parent_file_id else None
     return None if parent is None or parent.state == "refused" else parent
+
+
+def fetched(cursor: Cursor, kind: type[T], name: str, asked: Mapping[str, object]) -> list[T]:
+    """Return what the statement `name` finds within a transaction, each row as a `kind`."""
+    with cursor.connection.cursor(row_factory=class_row(kind)) as rows:
+        return rows.execute(statement(name).encode(), asked).fetchall()
 
 
 def entries_asked(**wanted: object) -> dict[str, object]:
