@@ -168,4 +168,4 @@ def _show_next(console: Console, settings: Settings) -> None:
     ]
     console.print("[bold]what to type next[/]")
     for what, command in lines:
-        console.print(f"  [dim]{what:<18}[/] {escape(command)}", highlight=False, soft_wrap=True)
+        tables.say(console, f"  [dim]{what:<18}[/] {escape(command)}")
