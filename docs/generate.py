@@ -690,12 +690,12 @@ def queries(text: str) -> list[Query]:
     return found
 
 
-def ask(url: str, sql: str) -> str:
-    """Return what psql prints for a query."""
-    command = [str(bin_dir() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"]
+def ask(url: str, sql: str, *options: str) -> str:
+    """Return what psql prints for a query, with more of its options if need be."""
+    psql = str(bin_dir() / "psql")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_"))}
     done = subprocess.run(
-        command,
+        [psql, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, *options, "-f", "-"],
         input=f"SET TIME ZONE 'UTC';\n{sql}",
         capture_output=True,
         text=True,

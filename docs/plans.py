@@ -1,6 +1,6 @@
 """Measure the queries of `docs/queries` on a database, and write their plans into `docs/plans.md`.
 
-    python docs/plans.py postgresql://... "2 cores, shared"
+    python -m docs.plans postgresql://... "2 cores, shared"
 
 Each query is asked fifteen times, over a connection of its own each time; the plan is that of the
 fastest run (what else the machine does is no matter of the query), without what was never executed.
@@ -11,35 +11,19 @@ own: a sensor with readings of dust, and the day of the newest hour.
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
-from pipeline.embedded import bin_dir
+from docs.generate import ask
 
 FOLDER = Path(__file__).resolve().parent
 RUNS = 15
+# Values alone, without a table around them.
+_PLAIN = ("-A", "-t")
 _EXPLAIN = "EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF)"
 _SECONDS = re.compile(r"^ *(?:Planning|Execution) Time: ([\d.]+) ms", re.MULTILINE)
-
-
-def psql(url: str, *arguments: str, sql: str) -> str:
-    """Return what psql prints, without its ornaments."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_"))}
-    done = subprocess.run(
-        [str(bin_dir() / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url, *arguments, "-f-"],
-        input=f"SET TIME ZONE 'UTC';\n{sql}",
-        capture_output=True,
-        text=True,
-        check=False,
-        env=kept | {"LC_ALL": "C.UTF-8", "PGCLIENTENCODING": "UTF8"},
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return done.stdout
 
 
 def variables(url: str) -> dict[str, str]:
@@ -49,7 +33,7 @@ def variables(url: str) -> dict[str, str]:
         " FROM air.daily WHERE quantity = 'pm25' GROUP BY sensor_id"
         " ORDER BY max(day) DESC, sum(n) DESC, sensor_id LIMIT 1"
     )
-    sensor, today, month = psql(url, sql=question).strip().split("|")
+    sensor, today, month = ask(url, question, *_PLAIN).strip().split("|")
     return {"sensor": sensor, "today": today, "month": month}
 
 
@@ -59,7 +43,7 @@ def measured(url: str, sql: str, given: dict[str, str]) -> tuple[float, str]:
     comment, _, query = sql.partition("\n")
     plans = []
     for _ in range(RUNS):
-        plan = psql(url, *options, sql=f"{comment}\n{_EXPLAIN}\n{query}")
+        plan = ask(url, f"{comment}\n{_EXPLAIN}\n{query}", *_PLAIN, *options)
         plans.append((sum(map(float, _SECONDS.findall(plan))), plan))
     return min(plans)
 
@@ -82,20 +66,21 @@ def page(url: str, machine: str) -> str:
     """Return the page."""
     given = variables(url)
     rows, months, hours, days, version = (
-        psql(
+        ask(
             url,
-            sql="SELECT to_char((SELECT count(*) FROM air.raw_particulate)"
+            "SELECT to_char((SELECT count(*) FROM air.raw_particulate)"
             " + (SELECT count(*) FROM air.raw_climate), 'FM999,999,999'),"
             " (SELECT count(*) FROM pg_inherits WHERE inhparent = 'air.raw_particulate'::regclass),"
             " to_char((SELECT count(*) FROM air.hourly), 'FM999,999,999'),"
             " to_char((SELECT count(*) FROM air.daily), 'FM999,999,999'),"
             " current_setting('server_version')",
+            *_PLAIN,
         )
         .strip()
         .split("|")
     )
     told = (
-        f"Written by `python docs/plans.py`. Measured on PostgreSQL {version}, {machine}, with "
+        f"Written by `python -m docs.plans`. Measured on PostgreSQL {version}, {machine}, with "
         f"{rows} raw readings in {months} months, {hours} rows in `air.hourly` and {days} in "
         "`air.daily`. Times are those of the server, planning included; each is the fastest of "
         f"{RUNS} runs, each over a new connection. Parts of a plan that were never executed, such "

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pipeline.durable import sync_folder
 from pipeline.errors import EmbeddedDatabaseError
 
 if TYPE_CHECKING:
@@ -160,10 +161,6 @@ class EmbeddedPostgres:
     def url(self) -> str:
         """The ``postgresql://`` URL, for libpq (psql, psycopg) and for SQLAlchemy."""
         return _url(self._room)
-
-    def psql_argv(self, *args: str) -> list[str]:
-        """Return the command line of the wheel's psql, connected here, followed by ``args``."""
-        return [str(bin_dir() / "psql"), "-d", self.url, *args]
 
     def __enter__(self) -> Self:
         self.start()
@@ -322,11 +319,7 @@ class EmbeddedPostgres:
         alone = ("--single", "-D", str(draft), "-cexit_on_error=on", "template1")
         self._run(what, "postgres", *alone, keep=(lock,), text=f"CREATE DATABASE {_NAME};\n")
         draft.rename(self._data)
-        room = os.open(self._room, os.O_DIRECTORY)
-        try:
-            os.fsync(room)
-        finally:
-            os.close(room)
+        sync_folder(self._room)
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], int]:
         """Start the server; return it, and where in the log its words begin."""

@@ -220,11 +220,7 @@ class Flow:
 
     @property
     def _limits(self) -> read.Limits:
-        return read.Limits(
-            self.settings.block_bytes,
-            self.settings.max_line_bytes,
-            self.settings.max_inflated_bytes,
-        )
+        return read.Limits.of(self.settings)
 
     def _judged(self, batch: Batch, members: Sequence[int]) -> Generator[list[Judged]]:
         """Yield files by one block or several until we are asked to stop; say that it goes on."""

@@ -15,41 +15,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-import pandas as pd
-
 from pipeline import metrics
 from pipeline.contract import Contract
 from pipeline.contract.header import Header
 from pipeline.records import Block, Readings, Repeats, Rows, Segment
 from pipeline.rejects import Rejects, joined
-from pipeline.steps import aggregate
+from pipeline.steps.aggregate import Summary, summarise
 from pipeline.steps.normalise import normalise
 from pipeline.steps.split import split
 from pipeline.steps.validate import validate
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What readings amount to.
-
-    Attributes:
-        spans: what each file brought.
-        by_file: statistics, as `aggregate.by_file` returns them.
-        hourly: the same, as `aggregate.hourly` does.
-    """
-
-    spans: list[aggregate.Span]
-    by_file: pd.DataFrame
-    hourly: pd.DataFrame
-
-    @classmethod
-    def of(cls, readings: Readings) -> Summary:
-        """Summarise readings."""
-        return cls(
-            aggregate.spans(readings), aggregate.by_file(readings), aggregate.hourly(readings)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +41,10 @@ class Group:
     readings: Readings
     repeats: Repeats
     summary: Summary
+
+    def summary_of(self, landed: Readings) -> Summary:
+        """Summarise those of the readings that were loaded; of all of them it is known."""
+        return self.summary if landed is self.readings else summarise(landed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +78,7 @@ def judge(block: Block, contract: Contract) -> Judged:
         with metrics.stage("normalise"):
             readings, repeats = normalise(group, rows, contract)
         with metrics.stage("aggregate"):
-            groups.append(Group(readings, repeats, Summary.of(readings)))
+            groups.append(Group(readings, repeats, summarise(readings)))
     # The text is all that is asked for from here on; the columns would only take up room.
     lines = replace(rows, table=rows.table.schema.empty_table())
     every = joined([rejected, Rejects.of(rows.rejected)])

@@ -7,6 +7,7 @@ batch, `line_no` counts a file's lines from 1 with the header as line 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -168,3 +169,22 @@ class Repeats:
 
     frame: pd.DataFrame
     firsts: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a file brought.
+
+    Attributes:
+        file: the file's position in the batch.
+        rows: how many readings.
+        first: the earliest time of a reading, in UTC.
+        last: the latest.
+        models: the sensors' models.
+    """
+
+    file: int
+    rows: int
+    first: datetime
+    last: datetime
+    models: frozenset[str]

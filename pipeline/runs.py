@@ -11,10 +11,12 @@ from pipeline.records import Ints
 
 
 def run_starts(*keys: npt.NDArray[Any]) -> Ints:
-    """Return where each run of rows with equal keys starts; columns of the same, positive length.
+    """Return where each run of rows with equal keys starts, of columns of the same length.
 
     Rows belong together when they are neighbours, so sorted columns give each value once.
     """
+    if not len(keys[0]):
+        return np.zeros(0, np.int64)
     changed = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
     return np.concatenate([[0], np.flatnonzero(changed) + 1])
 

@@ -18,8 +18,8 @@ from pipeline import metrics
 from pipeline.contract import MAX_ID, Contract
 from pipeline.contract.explain import conflict
 from pipeline.errors import FileRefused, Transient
-from pipeline.judge import Group, Judged, Summary
-from pipeline.records import Block, Content, Ints, Rejected
+from pipeline.judge import Group, Judged
+from pipeline.records import Block, Content, Ints, Rejected, Span
 from pipeline.rejects import Rejects, joined
 from pipeline.steps import aggregate
 from pipeline.steps import quarantine as quarantining
@@ -93,8 +93,8 @@ class Transaction:
     def run(self) -> None:
         """Load the files, or raise and leave nothing behind."""
         batch, folder = self._batch, self._folder
-        self._by_file = aggregate.Running(("file", "sensor_id", "quantity"))
-        self._hourly = aggregate.Running(("sensor_id", "quantity", "hour"))
+        self._by_file = aggregate.Running(aggregate.BY_FILE)
+        self._hourly = aggregate.Running(aggregate.HOURLY)
         with (
             quarantining.quarantine(folder, batch.files) as output,
             self._store.loading() as load,
@@ -172,8 +172,7 @@ class Transaction:
         """Count what became of readings; return the rows that contradict what is there."""
         rows = block.rows
         with metrics.stage("aggregate"):
-            all_landed = landed.readings is group.readings
-            summary = group.summary if all_landed else Summary.of(landed.readings)
+            summary = group.summary_of(landed.readings)
             self._by_file.add(summary.by_file)
             # Neighbouring blocks share hours: merged here, most are written only once.
             self._hourly.add(summary.hourly)
@@ -208,17 +207,13 @@ class Transaction:
             if row.sensor_model is None:
                 row.sensor_model = block.header.models[0].name
 
-    def _count(self, spans: Sequence[aggregate.Span], *duplicates: dict[int, int]) -> None:
+    def _count(self, spans: Sequence[Span], *duplicates: dict[int, int]) -> None:
         rows = self._batch.rows
         for repeated in duplicates:
             for file, count in repeated.items():
                 rows[file].rows_duplicate += count
         for span in spans:
-            row = rows[span.file]
-            row.rows_loaded += span.rows
-            row.first_ts = min(row.first_ts or span.first, span.first)
-            row.last_ts = max(row.last_ts or span.last, span.last)
-            row.models |= span.models
+            rows[span.file].add(span)
 
     def _finish(self, load: Load, new: Sequence[int]) -> None:
         batch = self._batch

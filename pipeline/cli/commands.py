@@ -17,6 +17,8 @@ Rule = Annotated[
     str | None,
     typer.Option("--reason", help="Only this reason, for example null, range or conflict."),
 ]
+Every = Annotated[bool, typer.Option("--all", help="Of all files.")]
+File = Annotated[str, typer.Argument(help="Name, number or hash of the file.")]
 
 
 class Dialect(StrEnum):
@@ -181,7 +183,7 @@ def report(
 
 def retract(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="Name, number or hash of the file.")],
+    file: File,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     note: Annotated[str | None, typer.Option(help="Why, for the ledger.")] = None,
     json: Json = False,
@@ -213,7 +215,7 @@ def quarantine_list(
 @quarantine.command("show")
 def quarantine_show(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="Name, number or hash of the file.")],
+    file: File,
     reason: Rule = None,
     state: Annotated[RowState | None, typer.Option(help="Only rows of which this became.")] = None,
     limit: Limit = 20,
@@ -240,7 +242,7 @@ def quarantine_export(
         list[str] | None,
         typer.Argument(metavar="FILE", help="Names, numbers or hashes of files."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Of all files.")] = False,
+    every: Every = False,
     reason: Rule = None,
     delimiter: Annotated[
         Delimiter, typer.Option(help="What separates the cells.")
@@ -273,7 +275,7 @@ def quarantine_reprocess(
             metavar="FILE", help="Names, numbers or hashes of files, or paths of repaired CSVs."
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Of all files.")] = False,
+    every: Every = False,
     reason: Rule = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     limit: Limit = 20,
@@ -302,7 +304,7 @@ def quarantine_reprocess(
 @quarantine.command("discard")
 def quarantine_discard(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="Name, number or hash of the file.")],
+    file: File,
     note: Annotated[str, typer.Option(help="Why, for whoever wonders later.")],
     line: Annotated[
         list[int] | None, typer.Option(help="Only this line; give it again for more.")

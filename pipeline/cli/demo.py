@@ -23,7 +23,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.flow import Flow, Outcome
 from pipeline.steps.watch import ENDINGS
 from pipeline.store.load import Store
-from pipeline.store.queries import Queries
+from pipeline.store.rework import Workbench
 
 _MARKER = ".sofia-air-demo"
 _STATISTICS_SHOWN = 8
@@ -55,9 +55,9 @@ def demo(_home: Path | None, folder: Path, *, as_json: bool) -> int:
         started = time.monotonic()
         outcomes = list(Daemon(flow, settings).drain())
         seconds = time.monotonic() - started
-        queries = Queries(opened.engine)
-        statistics = queries.sensor_statistics(_STATISTICS_SHOWN + 1)
-        examples = _examples(queries, outcomes)
+        bench = Workbench(opened.engine)
+        statistics = bench.sensor_statistics(_STATISTICS_SHOWN + 1)
+        examples = _examples(bench, outcomes)
     if as_json:
         print_json(
             {
@@ -116,7 +116,7 @@ def _copy_samples(data: Path) -> int:
     return len(files)
 
 
-def _examples(queries: Queries, outcomes: list[Outcome]) -> list[tuple[str, int, str]]:
+def _examples(bench: Workbench, outcomes: list[Outcome]) -> list[tuple[str, int, str]]:
     """Return the rules that were broken most: rule, how often, what one row was told."""
     every: Counter[str] = Counter()
     for outcome in outcomes:
@@ -125,8 +125,9 @@ def _examples(queries: Queries, outcomes: list[Outcome]) -> list[tuple[str, int,
     ranked = sorted(every.items(), key=lambda entry: (-entry[1], entry[0]))
     for rule, number in ranked[:_RULES_SHOWN]:
         file = next(o for o in outcomes if o.rules[rule] and o.row)
-        row = queries.quarantine_rows(file.row.file_id if file.row else 0, rule, 1)[0]
-        told = next(reason for reason in row["reasons"] if reason["rule"] == rule)
+        file_id = file.row.file_id if file.row else 0
+        row = bench.rows(file_id, states=None, rule=rule, limit=1)[0]
+        told = next(reason for reason in row.reasons if reason["rule"] == rule)
         examples.append((rule, number, told["message"]))
     return examples
 
@@ -167,4 +168,4 @@ def _show_next(console: Console, settings: Settings) -> None:
     ]
     console.print("[bold]what to type next[/]")
     for what, command in lines:
-        console.print(f"  [dim]{what:<18}[/] {escape(command)}", highlight=False, soft_wrap=True)
+        tables.say(console, f"  [dim]{what:<18}[/] {escape(command)}")

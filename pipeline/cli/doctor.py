@@ -51,13 +51,9 @@ def doctor(home: Path | None, *, as_json: bool) -> int:
     console = Console()
     for finding in findings:
         mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
-        console.print(
-            f"{mark} [bold]{finding.check:<12}[/] {escape(finding.found)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        tables.say(console, f"{mark} [bold]{finding.check:<12}[/] {escape(finding.found)}")
         if finding.remedy:
-            console.print(f"  → {escape(finding.remedy)}", highlight=False, soft_wrap=True)
+            tables.say(console, f"  → {escape(finding.remedy)}")
     console.print("all is well" if well else "[red]some things need your attention[/]")
     return 0 if well else 1
 

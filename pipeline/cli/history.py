@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline import logs
+from pipeline.cli import tables
 from pipeline.cli.session import database, print_json, require_home
 from pipeline.config import Settings, load_settings
 from pipeline.contract import MAX_ID
@@ -86,35 +88,29 @@ def _confirmed(planned: Retracted) -> bool:
 
 def _show_retracted(console: Console, settings: Settings, done: Retracted) -> None:
     entry = done.entry
-    console.print(
+    tables.say(
+        console,
         f"{escape(entry.name)} (file {entry.file_id}): {done.rows:,} readings taken back"
         + "".join(f", with replay {each.file_id}" for each in done.replays),
-        highlight=False,
-        soft_wrap=True,
     )
     for (file_id, name), rows in done.back.items():
-        console.print(
-            f"  [green]✓[/] {rows:,} came back from {escape(name)} (file {file_id})",
-            highlight=False,
-            soft_wrap=True,
+        tables.say(
+            console, f"  [green]✓[/] {rows:,} came back from {escape(name)} (file {file_id})"
         )
     for (file_id, name), because in done.unknown.items():
-        console.print(
+        tables.say(
+            console,
             f"  [red]✗[/] {escape(name)} (file {file_id}) has duplicates, and whether some are "
             f"among these cannot be told: {escape(because)}",
-            highlight=False,
-            soft_wrap=True,
         )
     if done.reopened:
         console.print(f"  {done.reopened:,} rows are open again in quarantine", highlight=False)
-    console.print(f"[dim]its bytes:[/] {escape(done.archived)}", highlight=False, soft_wrap=True)
+    tables.say(console, f"[dim]its bytes:[/] {escape(done.archived)}")
     if Path(done.archived).is_file():
         again = f"cp '{done.archived}' '{settings.data}'"
-        console.print(
-            f"[dim]load it again:[/] [bold]{escape(again)}[/]", highlight=False, soft_wrap=True
-        )
+        tables.say(console, f"[dim]load it again:[/] [bold]{escape(again)}[/]")
     for problem in done.problems:
-        console.print(f"  [dim]·[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
+        tables.say(console, f"  [dim]·[/] {escape(str(problem))}")
 
 
 def _retracted_record(done: Retracted, by: str, note: str | None) -> dict[str, Any]:
@@ -163,9 +159,7 @@ def tell(home: Path | None, sensor: int, time: str, *, as_json: bool) -> None:
 
 
 def _show(console: Console, told: Told) -> None:
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
+    say = partial(tables.say, console)
     model = f" ({told.model.upper()})" if told.model else ""
     say(f"[bold]sensor {told.sensor_id}{model} at {told.ts:%F %T} UTC[/]")
     for reading in told.readings:

@@ -25,7 +25,7 @@ from pipeline.rework.edits import Problem
 from pipeline.rework.refused import Retried
 from pipeline.rework.replay import Replay, Replayed
 from pipeline.rework.targets import Target
-from pipeline.steps.quarantine import LEADING, fields
+from pipeline.steps.quarantine import fields, own_names
 from pipeline.store.load import Store
 from pipeline.store.rework import Entry, Workbench
 
@@ -97,8 +97,7 @@ def _sensors(
     except FileRefused:
         at = None
     else:
-        at = header.names.index("sensor_id")
-        at -= len(LEADING) if header.names[: len(LEADING)] == LEADING else 0
+        at = own_names(header).index("sensor_id")
     for chunk in bench.chunks(entry.file_id, rule=rule):
         for row in chunk:
             cells = fields(header, row.exact) if at is not None else []
@@ -143,11 +142,10 @@ def _show_groups(console: Console, by: str, groups: Sequence[dict[str, Any]]) ->
 
 
 def _show_states(console: Console, states: dict[str, Any]) -> None:
-    console.print(
+    tables.say(
+        console,
         f"{states['quarantined']:,} rows quarantined = {states['open']:,} open + "
         f"{states['repaired']:,} repaired + {states['discarded']:,} discarded",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -160,7 +158,7 @@ def _show_next(console: Console, settings: Settings) -> None:
         + "[/]",
     }
     for title, text in told.items():
-        console.print(f"[dim]{title:<16}[/] {text}", highlight=False, soft_wrap=True)
+        tables.say(console, f"[dim]{title:<16}[/] {text}")
 
 
 # --- show ----------------------------------------------------------------------------------------
@@ -274,21 +272,15 @@ def export(
     else:
         console = Console()
         files = tables.files(len(done.files))
-        console.print(
-            f"{done.rows:,} rows of {files} → {escape(str(tables.short(done.path)))}",
-            highlight=False,
-            soft_wrap=True,
+        tables.say(
+            console, f"{done.rows:,} rows of {files} → {escape(str(tables.short(done.path)))}"
         )
         for name, why in done.skipped.items():
             console.print(f"  [red]✗[/] {escape(name)}: {escape(why)}", soft_wrap=True)
         if done.rows:
             named = shlex.quote(str(tables.short(done.path)))
             again = tables.command(f"quarantine reprocess {named} --dry-run", settings.home)
-            console.print(
-                f"[dim]repair it, then:[/] [bold]{escape(again)}[/]",
-                highlight=False,
-                soft_wrap=True,
-            )
+            tables.say(console, f"[dim]repair it, then:[/] [bold]{escape(again)}[/]")
     return SOME_LEFT if done.skipped else DONE
 
 
@@ -381,11 +373,10 @@ def _show_reprocessed(
         double = sum(len(one.lines("duplicate")) for one in replayed)
         failing = sum(len(one.lines("failing")) for one in replayed)
         say, twice = _SAY[dry]
-        console.print(
+        tables.say(
+            console,
             f"{tables.files(len(replayed) + len(retried))}: {loaded:,} rows {say}, "
             f"{double:,} {twice}, {failing:,} still fail",
-            highlight=False,
-            soft_wrap=True,
         )
     if dry:
         console.print("[dim]a dry run: nothing was changed[/]")
@@ -399,24 +390,20 @@ def _show_replayed(console: Console, one: Replayed, *, dry: bool, limit: int) ->
     where = f" as file {one.file_id}" if one.file_id is not None else ""
     if loaded:
         told = f"{len(loaded):,} {say}{where}: {_span(loaded)}"
-        console.print(f"  [green]✓[/] {told}", highlight=False, soft_wrap=True)
+        tables.say(console, f"  [green]✓[/] {told}")
     if double:
         told = f"{len(double):,} {twice} of what is stored, so repaired too: {_span(double)}"
-        console.print(f"  [green]✓[/] {told}", highlight=False, soft_wrap=True)
+        tables.say(console, f"  [green]✓[/] {told}")
     failing = [verdict for verdict in one.verdicts if verdict.became == "failing"]
     if failing:
         told = f"{len(failing):,} still fail: {_span([v.line_no for v in failing])}"
-        console.print(f"  [red]✗[/] {told}", highlight=False, soft_wrap=True)
+        tables.say(console, f"  [red]✗[/] {told}")
     # Those that somebody has worked on come first.
     for verdict in sorted(failing, key=lambda v: not v.edited)[:limit]:
         at = f" (row {verdict.row:,} of the sheet)" if verdict.row else ""
         console.print(f"    line {verdict.line_no:,}{at}", highlight=False)
         for reason in verdict.reasons:
-            console.print(
-                f"      [bold]{reason.rule}[/]: {escape(reason.message)}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            tables.say(console, f"      [bold]{reason.rule}[/]: {escape(reason.message)}")
     if len(failing) > limit:
         console.print(f"    [dim]… and {len(failing) - limit:,} more (--limit)[/]")
     if not one.verdicts and not one.problems:
@@ -436,17 +423,15 @@ def _show_retried(console: Console, one: Retried) -> None:
             if one.state == "loaded"
             else f"{one.rows_read:,} rows, of which {one.rows_loaded:,} pass the rules"
         )
-        console.print(f"  [green]✓[/] {one.state}: {escape(told)}", highlight=False, soft_wrap=True)
+        tables.say(console, f"  [green]✓[/] {one.state}: {escape(told)}")
         return
-    console.print(
-        f"  [red]✗[/] {one.state}: {escape(one.message)}", highlight=False, soft_wrap=True
-    )
+    tables.say(console, f"  [red]✗[/] {one.state}: {escape(one.message)}")
 
 
 def _show_problems(console: Console, problems: Iterable[Problem]) -> None:
     for problem in problems:
         mark = "[dim]·[/]" if problem.harmless else "[red]✗[/]"
-        console.print(f"  {mark} {escape(str(problem))}", highlight=False, soft_wrap=True)
+        tables.say(console, f"  {mark} {escape(str(problem))}")
 
 
 def _span(lines: Sequence[int]) -> str:
@@ -560,11 +545,10 @@ def discard(
         print_json({**record, "states": left, "by": by, "note": note, "problems": told})
         return
     console = Console()
-    console.print(
+    tables.say(
+        console,
         f"{escape(entry.name)} (file {entry.file_id}): {len(numbers):,} discarded, "
         f"{_span(numbers)}; {left['open']:,} left open",
-        highlight=False,
-        soft_wrap=True,
     )
     _show_problems(console, problems)
 
@@ -581,11 +565,10 @@ def _discard_refused(
     if as_json:
         print_json({"file_id": entry.file_id, "file": entry.name, "by": by, "note": note})
         return
-    Console().print(
+    tables.say(
+        Console(),
         f"{escape(entry.name)} (file {entry.file_id}): discarded as a whole; its bytes stay in "
         f"{escape(str(settings.quarantine))} until you delete them",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

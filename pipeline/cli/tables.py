@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -116,19 +116,23 @@ def _summary(console: Console, found: Sequence[Outcome], seconds: float) -> None
         f"{sum(row.rows_duplicate for row in rows):,} duplicate + "
         f"{sum(row.rows_quarantined for row in rows):,} quarantined"
     )
-    console.print(f"{told}  [dim]({seconds:.1f} s)[/]", highlight=False, soft_wrap=True)
+    say(console, f"{told}  [dim]({seconds:.1f} s)[/]")
 
 
 def hints(console: Console, found: Iterable[Outcome], settings: Settings) -> None:
     """Say where rejected rows are and how to look at them."""
     rejected = [outcome for outcome in found if outcome.quarantine]
     if rejected:
-        console.print(
+        say(
+            console,
             f"rejected rows: {escape(str(settings.quarantine))}  "
             f"[dim]see[/] [bold]{escape(command('quarantine list', settings.home))}[/]",
-            highlight=False,
-            soft_wrap=True,
         )
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is: its numbers not coloured, and not broken where the screen ends."""
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def command(words: str, home: Path) -> str:
@@ -170,33 +174,30 @@ def size(number: int) -> str:
 
 def rejected_rows(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Show rejected rows: number, reasons in words, what is accepted, the line as it stood."""
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
     for row in rows:
         mark = "" if row["state"] == "open" else f" [dim]({row['state']})[/]"
-        say(f"[bold]line {row['line_no']:,}[/]{mark}")
-        say(f"  {_marked(row)}")
+        say(console, f"[bold]line {row['line_no']:,}[/]{mark}")
+        say(console, f"  {_marked(row)}")
         for reason in row["reasons"]:
             expected = reason["expected"]
             # Most messages say it already.
             told = not expected or expected in reason["message"] or reason["rule"] == "conflict"
             accepted = "" if told else f" [dim]– accepted: {escape(expected)}[/]"
-            say(f"  [red]✗[/] [bold]{reason['rule']}[/]: {escape(reason['message'])}{accepted}")
+            broken = f"[bold]{reason['rule']}[/]: {escape(reason['message'])}"
+            say(console, f"  [red]✗[/] {broken}{accepted}")
         if row["state"] != "open":
-            _decision(say, row)
+            _decision(console, row)
 
 
-def _decision(say: Callable[[str], None], row: Mapping[str, Any]) -> None:
+def _decision(console: Console, row: Mapping[str, Any]) -> None:
     """Show what became of a rejected row, and who decided it."""
     if row["replay_line"] is not None:
-        say(f"  [green]→[/] {escape(row['replay_line'])}")
+        say(console, f"  [green]→[/] {escape(row['replay_line'])}")
     when = f"{row['decided_at']:%Y-%m-%d %H:%M} UTC by {escape(row['decided_by'] or '')}"
     if row["state"] == "repaired":
-        say(f"  [green]✓[/] repaired {when}, in file {row['replay_file_id']}")
+        say(console, f"  [green]✓[/] repaired {when}, in file {row['replay_file_id']}")
     else:
-        say(f"  [dim]–[/] discarded {when}: {escape(row['note'] or '')}")
+        say(console, f"  [dim]–[/] discarded {when}: {escape(row['note'] or '')}")
 
 
 def _marked(row: Mapping[str, Any]) -> str:

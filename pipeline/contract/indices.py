@@ -79,15 +79,6 @@ MOST_HUMID = 95.0
 
 # --- Tests of quality -----------------------------------------------------------------------------
 
-# The flags of QARTOD, the quality manuals of the U.S. Integrated Ocean Observing System.
-PASS, NOT_EVALUATED, SUSPECT, FAIL, MISSING = 1, 2, 3, 4, 9
-# Hours after which a value that does not change is suspect, and after which it fails.
-FLAT_HOURS = (3, 6)
-# Readings further apart than this many seconds are no neighbours.
-NEIGHBOURS = 600
-# A sensor has moved when its location number changed, or by more than this many metres.
-MOVED_METRES = 200
-
 
 @dataclass(frozen=True, slots=True)
 class Steps:

@@ -6,21 +6,17 @@ They only no longer wait for anybody.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from pipeline import logs
 from pipeline.config import Settings
 from pipeline.contract import Contract
-from pipeline.errors import DatabaseUnavailable, FileRefused
+from pipeline.errors import FileRefused
 from pipeline.rework import sheets, sources
 from pipeline.rework.edits import Problem
+from pipeline.rework.patience import patiently
 from pipeline.store.load import Store
-from pipeline.store.retry import retrying
 from pipeline.store.rework import Entry, Workbench, repairing
-
-T = TypeVar("T")
 
 log = logs.get("rework")
 
@@ -44,41 +40,29 @@ def rows(
     Raises:
         DatabaseUnavailable: the database stayed away; nothing was committed.
     """
-    with sheets.at_work(settings):
-        return _rows(settings, store, contract, entry, rule, lines, by, note)
 
-
-def _rows(
-    settings: Settings,
-    store: Store,
-    contract: Contract,
-    entry: Entry,
-    rule: str | None,
-    lines: Sequence[int] | None,
-    by: str,
-    note: str,
-) -> tuple[list[int], list[Problem]]:
     def attempt() -> list[int]:
         with repairing(store) as repair:
             return repair.discard(entry.file_id, rule=rule, lines=lines, by=by, note=note)
 
-    bench = Workbench(store.engine)
-    discarded = patiently(settings, attempt)
-    if discarded:
-        log.info(
-            "rows.discarded",
-            file=entry.name,
-            file_id=entry.file_id,
-            rows=len(discarded),
-            by=by,
-            note=note,
-        )
-    try:
-        header = sources.header_of(settings, entry, contract)
-    except FileRefused as refusal:
-        message = f"its sheet in quarantine/ still shows the discarded rows: {refusal.message}"
-        return discarded, [Problem(entry.name, None, None, message, harmless=True)]
-    return discarded, sheets.rewrite(settings, bench, entry, header)
+    with sheets.at_work(settings):
+        bench = Workbench(store.engine)
+        discarded = patiently(settings, attempt)
+        if discarded:
+            log.info(
+                "rows.discarded",
+                file=entry.name,
+                file_id=entry.file_id,
+                rows=len(discarded),
+                by=by,
+                note=note,
+            )
+        try:
+            header = sources.header_of(settings, entry, contract)
+        except FileRefused as refusal:
+            message = f"its sheet in quarantine/ still shows the discarded rows: {refusal.message}"
+            return discarded, [Problem(entry.name, None, None, message, harmless=True)]
+        return discarded, sheets.rewrite(settings, bench, entry, header)
 
 
 def refused(settings: Settings, store: Store, entry: Entry, *, by: str, note: str) -> bool:
@@ -92,14 +76,3 @@ def refused(settings: Settings, store: Store, entry: Entry, *, by: str, note: st
     if done:
         log.info("file.discarded", file=entry.name, file_id=entry.file_id, by=by, note=note)
     return done
-
-
-def patiently(settings: Settings, attempt: Callable[[], T]) -> T:
-    """Try a whole transaction as long as the settings allow while the database is away."""
-
-    def tell(error: DatabaseUnavailable, wait: float) -> None:
-        log.warning("database.waiting", error=str(error), retry_in=round(wait, 1))
-
-    return retrying(
-        attempt, seconds=settings.retry_seconds, on_wait=tell, stopping=threading.Event()
-    )

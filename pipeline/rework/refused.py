@@ -17,11 +17,12 @@ from typing import Literal
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.drop import drop
+from pipeline.durable import sync_folder
 from pipeline.errors import FileRefused
 from pipeline.flow import Flow, Outcome
 from pipeline.records import Content
 from pipeline.rework import sheets
-from pipeline.rework.discard import patiently
+from pipeline.rework.patience import patiently
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.read import Limits, blocks, content, opened
 from pipeline.steps.split import split
@@ -68,34 +69,27 @@ def retry(
         DiskTrouble: data/ or quarantine/ cannot be written to.
     """
     with sheets.at_work(settings):
-        return _retry(settings, store, contract, entry, by=by, dry=dry)
-
-
-def _retry(
-    settings: Settings, store: Store, contract: Contract, entry: Entry, *, by: str, dry: bool
-) -> Retried:
-    copies, reasons = quarantining.refused_copies(settings.quarantine, entry.sha256)
-    if not copies:
-        return Retried(entry, "gone", f"its bytes are not in {settings.quarantine} any more")
-    found = content(copies[0], settings.batch_bytes)
-    changed = found.sha256 != entry.sha256
-    if not changed and entry.contract_version == contract.version:
-        message = f"{entry.reason}; repair {found.path}, or change the contract"
-        return Retried(entry, "not repaired", message)
-    try:
-        read, rejected = _judged(settings, contract, found)
-    except FileRefused as refusal:
-        return Retried(entry, "still refused", refusal.message)
-    if dry:
-        return Retried(entry, "would load", "", None, read, read - rejected, 0, rejected)
-    return _loaded(settings, store, contract, entry, found, reasons, by=by)
+        copies, reasons = quarantining.refused_copies(settings.quarantine, entry.sha256)
+        if not copies:
+            return Retried(entry, "gone", f"its bytes are not in {settings.quarantine} any more")
+        found = content(copies[0], settings.batch_bytes)
+        changed = found.sha256 != entry.sha256
+        if not changed and entry.contract_version == contract.version:
+            message = f"{entry.reason}; repair {found.path}, or change the contract"
+            return Retried(entry, "not repaired", message)
+        try:
+            read, rejected = _judged(settings, contract, found)
+        except FileRefused as refusal:
+            return Retried(entry, "still refused", refusal.message)
+        if dry:
+            return Retried(entry, "would load", "", None, read, read - rejected, 0, rejected)
+        return _loaded(settings, store, contract, entry, found, reasons, by=by)
 
 
 def _judged(settings: Settings, contract: Contract, found: Content) -> tuple[int, int]:
     """Return how many rows a file has, and how many break a rule."""
     read = rejected = 0
-    limits = Limits(settings.block_bytes, settings.max_line_bytes, settings.max_inflated_bytes)
-    for block in blocks(found, 0, contract, limits):
+    for block in blocks(found, 0, contract, Limits.of(settings)):
         rows = split(block)
         _, broken = validate(rows, contract, datetime.now(UTC))
         read += sum(rows.read.values())
@@ -133,7 +127,7 @@ def _loaded(
     # Its bytes are in the archive now.
     for path in [found.path, *reasons]:
         path.unlink(missing_ok=True)
-    quarantining.sync_folder(settings.quarantine)
+    sync_folder(settings.quarantine)
     row = outcome.row if outcome and outcome.state == "loaded" else None
     if row is None:
         message = f"it is file {known.file_id}"

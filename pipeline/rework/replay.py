@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,17 +24,16 @@ from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
 from pipeline.contract.explain import conflict
 from pipeline.contract.header import Header
-from pipeline.errors import DatabaseUnavailable, FileRefused
+from pipeline.errors import FileRefused
+from pipeline.judge import judge
 from pipeline.records import Block, Ints, Readings, Rows
 from pipeline.rework import sheets, sources
 from pipeline.rework.edits import Edit, Edits, Problem, Sheet, Unreadable, decode, edits, read_bytes
+from pipeline.rework.patience import patiently
 from pipeline.steps import aggregate
-from pipeline.steps.normalise import normalise, settle
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
+from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow
 from pipeline.store.load import Load, Store, Stored
-from pipeline.store.retry import retrying
 from pipeline.store.rework import Entry, QuarantinedRow, Repair, Workbench
 
 Became = Literal["loaded", "duplicate", "failing"]
@@ -105,24 +103,13 @@ class Replay:
         store: where readings go.
         contract: what is accepted now.
         by: who does it.
-        on_wait: told when the database is away.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        contract: Contract,
-        by: str,
-        on_wait: Callable[[DatabaseUnavailable, float], None] = lambda error, wait: log.warning(
-            "database.waiting", error=str(error), retry_in=round(wait, 1)
-        ),
-    ) -> None:
+    def __init__(self, settings: Settings, store: Store, contract: Contract, by: str) -> None:
         self._settings = settings
         self._store = store
         self._contract = contract
         self._by = by
-        self._on_wait = on_wait
         self._bench = Workbench(store.engine)
 
     def run(
@@ -141,44 +128,36 @@ class Replay:
             DiskTrouble: quarantine/ cannot be read or written to. What was committed stays so.
         """
         with sheets.at_work(self._settings):
-            return self._run(entry, rule, sheet, dry=dry)
-
-    def _run(self, entry: Entry, rule: str | None, sheet: Sheet | None, *, dry: bool) -> Replayed:
-        done = Replayed(entry)
-        try:
-            header = sources.header_of(self._settings, entry, self._contract)
-            found, whole = self._edits(entry, header, sheet)
-        except FileRefused as refusal:
-            message = f"its rows cannot be judged: {refusal.message}"
-            done.problems.append(Problem(entry.name, None, None, message))
+            done = Replayed(entry)
+            try:
+                header = sources.header_of(self._settings, entry, self._contract)
+                found, whole = self._edits(entry, header, sheet)
+            except FileRefused as refusal:
+                message = f"its rows cannot be judged: {refusal.message}"
+                done.problems.append(Problem(entry.name, None, None, message))
+                return done
+            except Unreadable as unreadable:
+                done.problems.append(unreadable.problem)
+                return done
+            done.problems += found.problems
+            attempt = _Attempt(self, entry, header, found, whole, rule, dry=dry)
+            done.verdicts, done.file_id = patiently(self._settings, attempt.run)
+            if dry:
+                return done
+            if done.file_id is not None:
+                log.info(
+                    "rows.replayed",
+                    file=entry.name,
+                    file_id=done.file_id,
+                    parent_file_id=entry.file_id,
+                    rows_loaded=len(done.lines("loaded")),
+                    rows_duplicate=len(done.lines("duplicate")),
+                    rows_failing=len(done.lines("failing")),
+                    by=self._by,
+                )
+            today = {v.line_no: v.reasons for v in done.verdicts if v.became == "failing"}
+            done.problems += sheets.rewrite(self._settings, self._bench, entry, header, today)
             return done
-        except Unreadable as unreadable:
-            done.problems.append(unreadable.problem)
-            return done
-        done.problems += found.problems
-        attempt = _Attempt(self, entry, header, found, whole, rule, dry=dry)
-        done.verdicts, done.file_id = retrying(
-            attempt.run,
-            seconds=self._settings.retry_seconds,
-            on_wait=self._on_wait,
-            stopping=threading.Event(),
-        )
-        if dry:
-            return done
-        if done.file_id is not None:
-            log.info(
-                "rows.replayed",
-                file=entry.name,
-                file_id=done.file_id,
-                parent_file_id=entry.file_id,
-                rows_loaded=len(done.lines("loaded")),
-                rows_duplicate=len(done.lines("duplicate")),
-                rows_failing=len(done.lines("failing")),
-                by=self._by,
-            )
-        today = {v.line_no: v.reasons for v in done.verdicts if v.became == "failing"}
-        done.problems += sheets.rewrite(self._settings, self._bench, entry, header, today)
-        return done
 
     def _edits(self, entry: Entry, header: Header, sheet: Sheet | None) -> tuple[Edits, bool]:
         """Return what a person has changed, and whether rows that the sheet lacks are meant too."""
@@ -279,8 +258,8 @@ class _Attempt:
             header=self._header.line,
             parent_file_id=entry.file_id,
         )
-        self._by_file = aggregate.Running(("file", "sensor_id", "quantity"))
-        self._hourly = aggregate.Running(("sensor_id", "quantity", "hour"))
+        self._by_file = aggregate.Running(aggregate.BY_FILE)
+        self._hourly = aggregate.Running(aggregate.HOURLY)
         try:
             with replay._store.loading() as load:
                 repair = Repair(load)
@@ -330,7 +309,6 @@ class _Attempt:
             self._digest.update(b"%d\t%b\n" % (row.line_no, text))
             self._row.bytes += len(text) + 1
             self._row.rows_read += 1
-            self._row.rows_loaded += became[row.line_no] == "loaded"
             self._row.rows_duplicate += became[row.line_no] == "duplicate"
         repair.repaired(
             self._entry.file_id,
@@ -359,41 +337,30 @@ class _Attempt:
         self, load: Load, block: Block
     ) -> tuple[dict[int, Became], dict[int, tuple[Reason, ...]]]:
         """Load what passes; return line → what became of it, and line → why it fails."""
-        contract = self._replay._contract
         ids: Ints = np.array([self._row.file_id], np.int64)
-        rows = split(block)
-        valid, rejected = validate(rows, contract, datetime.now(UTC))
-        reasons = {row.line_no: row.reasons for row in [*rows.rejected, *rejected]}
+        judged = judge(block, self._replay._contract)
+        rows = judged.rows
+        reasons = {row.line_no: row.reasons for row in judged.rejected}
         became: dict[int, Became] = {}
-        for group in valid:
-            readings, repeats = normalise(group, rows, contract)
-            landed = load.readings(readings, ids)
-            self._by_file.add(aggregate.by_file(landed.readings))
-            self._hourly.add(aggregate.hourly(landed.readings))
+        for group in judged.groups:
+            landed = load.readings(group.readings, ids)
+            summary = group.summary_of(landed.readings)
+            self._by_file.add(summary.by_file)
+            self._hourly.add(summary.hourly)
+            for span in summary.spans:
+                self._row.add(span)
             beaten = {stored.row: (stored.theirs, _where(stored)) for stored in landed.conflicts}
-            _, conflicts = settle(readings, repeats, rows, [self._entry.name], beaten)
+            _, conflicts = settle(group.readings, group.repeats, rows, [self._entry.name], beaten)
             reasons |= {row.line_no: row.reasons for row in conflicts}
             for stored in landed.conflicts:
                 told = conflict(stored.ours, *beaten[stored.row])
                 reasons[int(rows.line_no[stored.row])] = (told,)
             new = set(_lines(rows, landed.readings))
-            for line in [*_lines(rows, readings), *rows.line_no[repeats.frame["row"]].tolist()]:
+            repeated = rows.line_no[group.repeats.frame["row"]].tolist()
+            for line in [*_lines(rows, group.readings), *repeated]:
                 if line not in reasons:
                     became[line] = "loaded" if line in new else "duplicate"
-            self._note_span(landed.readings)
         return became, reasons
-
-    def _note_span(self, readings: Readings) -> None:
-        frame, row = readings.frame, self._row
-        if not len(frame):
-            return
-        first, last = (
-            moment.tz_localize("UTC").to_pydatetime()
-            for moment in (frame["ts"].min(), frame["ts"].max())
-        )
-        row.first_ts = min(row.first_ts or first, first)
-        row.last_ts = max(row.last_ts or last, last)
-        row.models |= {readings.models[sensor] for sensor in frame["sensor_id"].unique().tolist()}
 
 
 def _lines(rows: Rows, readings: Readings) -> list[int]:

@@ -9,8 +9,7 @@ data/ again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -19,16 +18,14 @@ from pipeline import logs
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.errors import FileRefused, Terminal, Transient
-from pipeline.records import Block, Ints, Readings
+from pipeline.judge import judge
+from pipeline.records import Block, Ints
 from pipeline.rework import sheets, sources
-from pipeline.rework.discard import patiently
 from pipeline.rework.edits import Problem
-from pipeline.steps.normalise import normalise
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
+from pipeline.rework.patience import patiently
 from pipeline.store.load import Load, Store
 from pipeline.store.retraction import Retraction
-from pipeline.store.rework import Entry, Workbench
+from pipeline.store.rework import Entry, Workbench, parent_of_replay
 
 log = logs.get("rework")
 
@@ -118,7 +115,7 @@ def retract(
     )
     with sheets.at_work(settings):
         done.problems = _tidy_sheets(settings, bench, contract, done.entry)
-    if done.entry.dialect is not None and _is_replay(bench, done.entry):
+    if done.entry.dialect is not None and parent_of_replay(done.entry, bench.entry):
         done.archived = "its rows are open again in quarantine"
     else:
         found = sources.archived(settings, done.entry)
@@ -183,18 +180,16 @@ def _bring_back(
     back, first, last = 0, None, None
     try:
         for block in text:
-            rows = split(block)
-            valid, _ = validate(rows, contract, datetime.now(UTC))
-            for group in valid:
-                readings, repeats = normalise(group, rows, contract)
-                every = pd.concat([readings.frame, repeats.frame]).sort_values("row")
-                lines = rows.line_no[every["row"].to_numpy()]
+            judged = judge(block, contract)
+            for group in judged.groups:
+                every = pd.concat([group.readings.frame, group.repeats.frame]).sort_values("row")
+                lines = judged.rows.line_no[every["row"].to_numpy()]
                 every = every[~np.isin(lines, list(rejected))]
-                candidates = _with(readings, every)
+                candidates = replace(group.readings, frame=every)
                 found = every.iloc[retraction.among_taken(candidates)]
                 # Of equal rows the first one counts, as it did when the file was loaded.
                 once = found.drop_duplicates(["sensor_id", "ts"]).sort_values(["sensor_id", "ts"])
-                landed = load.readings(_with(readings, once), ids).readings.frame
+                landed = load.readings(replace(group.readings, frame=once), ids).readings.frame
                 if len(landed):
                     back += len(landed)
                     span = landed["ts"].min(), landed["ts"].max()
@@ -212,8 +207,7 @@ def _text(
     settings: Settings, contract: Contract, retraction: Retraction, other: Entry
 ) -> Iterator[Block] | sources.Missing:
     """Return the text of a file: from the archive, and a replay's from the database."""
-    parent = other.parent_file_id and retraction.entry(other.parent_file_id)
-    if not parent or parent.state == "refused":
+    if not parent_of_replay(other, retraction.entry):
         return sources.text_of(settings, other, contract)
     try:
         header = sources.header_of(settings, other, contract)
@@ -223,27 +217,14 @@ def _text(
     return iter([sources.as_block(header, [(row.line_no, row.present) for row in rows])])
 
 
-def _with(readings: Readings, frame: pd.DataFrame) -> Readings:
-    return Readings(readings.table, readings.quantities, frame, readings.models)
-
-
-def _is_replay(bench: Workbench, entry: Entry) -> bool:
-    parent = bench.entry(entry.parent_file_id) if entry.parent_file_id else None
-    return parent is not None and parent.state != "refused"
-
-
 def _tidy_sheets(
     settings: Settings, bench: Workbench, contract: Contract, entry: Entry
 ) -> list[Problem]:
     """Let quarantine/ show what is open after a retraction."""
-    parent: Entry | None = entry
-    if _is_replay(bench, entry):
-        parent = bench.entry(entry.parent_file_id or 0)
-    if parent is None:
-        return []
+    owner = parent_of_replay(entry, bench.entry) or entry
     try:
-        header = sources.header_of(settings, parent, contract)
+        header = sources.header_of(settings, owner, contract)
     except FileRefused as refusal:
         message = f"its sheet in quarantine/ is as it was: {refusal.message}"
-        return [Problem(parent.name, None, None, message, harmless=True)]
-    return sheets.rewrite(settings, bench, parent, header)
+        return [Problem(owner.name, None, None, message, harmless=True)]
+    return sheets.rewrite(settings, bench, owner, header)

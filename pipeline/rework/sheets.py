@@ -35,7 +35,7 @@ from pipeline.rework.edits import (
     rows_of,
 )
 from pipeline.steps import quarantine as quarantining
-from pipeline.steps.quarantine import LEADING, fields, written
+from pipeline.steps.quarantine import LEADING, fields, own_names, written
 from pipeline.store.rework import Entry, QuarantinedRow, Workbench
 
 _FILE_MODE = 0o640
@@ -177,7 +177,7 @@ def export(
             skipped[entry.name] = refusal.message
             continue
         headers[entry.file_id] = header
-        columns.update(dict.fromkeys(_own_names(header)))
+        columns.update(dict.fromkeys(own_names(header)))
     chosen = [entry for entry in entries if entry.file_id in headers]
     extra = max((_widest(bench, e, headers[e.file_id], rule) for e in chosen), default=0)
     names = [*columns, *(f"{EXTRA}{number}" for number in range(1, extra + 1))]
@@ -214,14 +214,9 @@ def export(
     return Exported(path, sum(counts.values()), counts, skipped)
 
 
-def _own_names(header: Header) -> tuple[str, ...]:
-    leading = len(LEADING) if header.names[: len(LEADING)] == LEADING else 0
-    return header.names[leading:]
-
-
 def _widest(bench: Workbench, entry: Entry, header: Header, rule: str | None) -> int:
     """Return by how many fields the widest row is too wide."""
-    width = len(_own_names(header))
+    width = len(own_names(header))
     return max(
         (
             len(fields(header, row.present)) - width
@@ -233,7 +228,7 @@ def _widest(bench: Workbench, entry: Entry, header: Header, rule: str | None) ->
 
 
 def _exported(row: QuarantinedRow, header: Header, names: Sequence[str]) -> list[str]:
-    own = _own_names(header)
+    own = own_names(header)
     found = fields(header, row.present)
     cells = dict(zip(own, found, strict=False))
     for number, surplus in enumerate(found[len(own) :], start=1):

@@ -6,9 +6,6 @@ loaded. A site may have its archive compressed, swept, or not kept at all.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +19,9 @@ from pipeline.contract import Contract
 from pipeline.contract.header import Header, recognise
 from pipeline.errors import FileChanged, FileRefused, Transient
 from pipeline.records import Block, Content, Segment
+from pipeline.steps.archive import inflated_sha256
 from pipeline.steps.read import Limits, blocks, content
 from pipeline.store.rework import Entry
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +34,7 @@ class Missing:
 def archived(settings: Settings, entry: Entry) -> Content | Missing:
     """Return the archived copy of a file, its hash verified."""
     for path in _candidates(settings, entry):
-        with suppress(Transient):
+        with suppress(Transient, OSError):
             if found := _verified(path, entry.sha256):
                 return found
     if settings.archive_policy == "delete":
@@ -59,8 +55,7 @@ def text_of(settings: Settings, entry: Entry, contract: Contract) -> Iterator[Bl
     found = archived(settings, entry)
     if isinstance(found, Missing):
         return found
-    limits = Limits(settings.block_bytes, settings.max_line_bytes, settings.max_inflated_bytes)
-    return blocks(found, 0, contract, limits)
+    return blocks(found, 0, contract, Limits.of(settings))
 
 
 def header_of(settings: Settings, entry: Entry, contract: Contract) -> Header:
@@ -121,17 +116,6 @@ def _candidates(settings: Settings, entry: Entry) -> Iterator[Path]:
 
 def _verified(path: Path, sha256: str) -> Content | None:
     found = content(path, hold_bytes=0)
-    if found.sha256 == sha256 or (path.suffix == ".gz" and _inflated(path) == sha256):
+    if found.sha256 == sha256 or (path.suffix == ".gz" and inflated_sha256(path) == sha256):
         return found
     return None
-
-
-def _inflated(path: Path) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with gzip.open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except (OSError, EOFError, zlib.error):
-        return None
-    return digest.hexdigest()

@@ -14,7 +14,7 @@ from pipeline.rework import sheets
 from pipeline.rework.edits import FILE_ID, Problem, Sheet, Unreadable, decode, read_bytes
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.quarantine import LEADING
-from pipeline.store.rework import Entry, Workbench
+from pipeline.store.rework import Entry, Workbench, parent_of_replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,7 @@ def named(settings: Settings, bench: Workbench, name: str) -> tuple[list[Target]
     if entry.state == "retracted":
         message = f"{entry.name} (file {entry.file_id}) was retracted: none of its rows is open"
         raise ConfigurationError(message)
-    parent = bench.entry(entry.parent_file_id) if entry.parent_file_id else None
-    if parent is not None and parent.state != "refused":
+    if parent := parent_of_replay(entry, bench.entry):
         message = (
             f"{entry.name} (file {entry.file_id}) is a replay itself: "
             f"name file {parent.file_id} to bring back more of its rows"

@@ -20,8 +20,8 @@ from pipeline.contract.rules import ReasonRecord
 from pipeline.errors import FileRefused, Transient
 from pipeline.records import Block
 from pipeline.rework import sources
-from pipeline.steps.quarantine import LEADING, fields
-from pipeline.store.rework import Entry, QuarantinedRow, Workbench
+from pipeline.steps.quarantine import fields, own_names
+from pipeline.store.rework import Entry, QuarantinedRow, Workbench, parent_of_replay
 
 Became = Literal["loaded", "duplicate", "conflict", "quarantined", "repaired", "discarded"]
 _MOST_ROWS = 1_000
@@ -195,8 +195,7 @@ class _Search:
         entry = reading.entry
         if entry is None:
             return
-        parent = self._entry(entry.parent_file_id) if entry.parent_file_id else None
-        if parent is not None and parent.state != "refused":
+        if parent := parent_of_replay(entry, self._entry):
             reading.parent = parent
             for row in self._bench.replayed_rows(entry.file_id):
                 if self._matches(parent, row.present):
@@ -254,8 +253,7 @@ class _Search:
         scanned: set[int],
     ) -> None:
         for entry in self._bench.with_duplicates():
-            parent = self._entry(entry.parent_file_id) if entry.parent_file_id else None
-            if entry.file_id in scanned or (parent and parent.state != "refused"):
+            if entry.file_id in scanned or parent_of_replay(entry, self._entry):
                 continue  # a replay's rows are among the rejected ones
             try:
                 for number, line in self._lines(entry):
@@ -327,9 +325,7 @@ class _Search:
 
 def _key(header: Header, line: bytes) -> tuple[int | None, datetime | None]:
     """Return sensor and time of a line, as far as they can be read."""
-    own = fields(header, line)
-    leading = len(LEADING) if header.names[: len(LEADING)] == LEADING else 0
-    cells = dict(zip(header.names[leading:], own, strict=False))
+    cells = dict(zip(own_names(header), fields(header, line), strict=False))
     sensor = cells.get("sensor_id", "").strip().removeprefix("+")
     number = int(sensor) if sensor.isdecimal() and len(sensor) < 18 else None
     return number, moment(cells.get("timestamp", ""))

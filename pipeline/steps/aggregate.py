@@ -8,100 +8,52 @@ standard deviation is sqrt(m2 / (n − 1)).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from pipeline.contract.quantities import QUANTITIES
-from pipeline.records import Floats, Ints, Readings
+from pipeline.records import Floats, Ints, Readings, Span
 from pipeline.runs import run_sizes, run_starts
 
 HOUR = 3_600_000_000  # µs
+BY_FILE = ("file", "sensor_id", "quantity")
+HOURLY = ("sensor_id", "quantity", "hour")
 STATISTICS = ("n", "min", "max", "mean", "m2")
 # Numbers instead of words while they are compared.
 _QUANTITIES = pd.CategoricalDtype(sorted(quantity.name for quantity in QUANTITIES))
 
 
-def hourly(readings: Readings) -> pd.DataFrame:
-    """Return one row for each sensor, quantity and UTC hour.
-
-    Columns: `sensor_id` (int32), `quantity` (categorical), `hour` (datetime64[us], UTC), `n`
-    (int64), `min`, `max` (float32), `mean`, `m2` (float64).
-    """
-    frame = readings.frame
-    hour = frame["ts"].to_numpy().view(np.int64) // HOUR
-    found = _grouped(readings, [frame["sensor_id"].to_numpy(), hour])
-    found["hour"] = (found.pop("key_1") * HOUR).astype("datetime64[us]")
-    return found.rename(columns={"key_0": "sensor_id"})
-
-
-def by_file(readings: Readings) -> pd.DataFrame:
-    """Return one row for each file, sensor and quantity.
-
-    Columns: `file` (int64), `sensor_id` (int32), `quantity` (categorical) and as in `hourly` from
-    `n` on.
-    """
-    frame = readings.frame
-    found = _grouped(readings, [frame["file"].to_numpy(), frame["sensor_id"].to_numpy()])
-    return found.rename(columns={"key_0": "file", "key_1": "sensor_id"})
-
-
 @dataclass(frozen=True, slots=True)
-class Span:
-    """What a file brought.
+class Summary:
+    """What readings amount to.
 
     Attributes:
-        file: the file's position in the batch.
-        rows: how many readings.
-        first: the earliest time of a reading, in UTC.
-        last: the latest.
-        models: the sensors' models.
+        spans: what each file brought.
+        by_file: one row for each file, sensor and quantity: `file` (int64), `sensor_id` (int32),
+            `quantity` (categorical), `n` (int64), `min`, `max` (float32), `mean`, `m2` (float64).
+        hourly: one row for each sensor, quantity and UTC hour: `sensor_id`, `quantity`, `hour`
+            (datetime64[us], UTC), and from `n` on as in `by_file`.
     """
 
-    file: int
-    rows: int
-    first: datetime
-    last: datetime
-    models: frozenset[str]
+    spans: list[Span]
+    by_file: pd.DataFrame
+    hourly: pd.DataFrame
 
 
-def spans(readings: Readings) -> list[Span]:
-    """Return what each file brought."""
-    file, sensor, ts = (readings.frame[name].to_numpy() for name in ("file", "sensor_id", "ts"))
-    if not len(file):
-        return []
-    if (file[1:] < file[:-1]).any():
-        order = np.argsort(file, kind="stable")
-        file, sensor, ts = file[order], sensor[order], ts[order]
-    # Of a file's readings, those of a sensor are neighbours, by time.
-    starts = run_starts(file, sensor)
-    ends = starts + run_sizes(starts, len(file)) - 1
-    found: dict[int, Span] = {}
-    for of, number, rows, first, last in zip(
-        file[starts].tolist(),
-        sensor[starts].tolist(),
-        (ends - starts + 1).tolist(),
-        ts[starts].tolist(),
-        ts[ends].tolist(),
-        strict=True,
-    ):
-        first, last = first.replace(tzinfo=UTC), last.replace(tzinfo=UTC)
-        span = Span(of, rows, first, last, frozenset([readings.models[number]]))
-        found[of] = _both(found[of], span) if of in found else span
-    return list(found.values())
-
-
-def _both(one: Span, other: Span) -> Span:
-    return Span(
-        one.file,
-        one.rows + other.rows,
-        min(one.first, other.first),
-        max(one.last, other.last),
-        one.models | other.models,
+def summarise(readings: Readings) -> Summary:
+    """Summarise readings."""
+    frame = readings.frame
+    if (np.diff(frame["file"].to_numpy()) < 0).any():
+        frame = frame.sort_values("file", kind="stable")
+    groups = _grouped(frame, readings.quantities)
+    return Summary(
+        _spans(frame, readings.models),
+        *(merge([groups[[*keys, *STATISTICS]]], keys) for keys in (BY_FILE, HOURLY)),
     )
 
 
@@ -160,29 +112,52 @@ class Running:
         return merge(parts, self._keys) if parts else pd.DataFrame()
 
 
-def _grouped(readings: Readings, keys: list[npt.NDArray[np.integer]]) -> pd.DataFrame:
-    if not len(readings.frame):
-        none = pd.Categorical([], dtype=_QUANTITIES)
-        empty = {"key_0": keys[0], "key_1": keys[1], "quantity": none}
-        return pd.DataFrame({**empty, **{name: [] for name in STATISTICS}})
-    order: Ints | None = None
-    if _unsorted(keys):
-        order = np.lexsort(keys[::-1])
-        keys = [key[order] for key in keys]
-    starts = run_starts(*keys)
-    sizes = run_sizes(starts, len(keys[0]))
+def _grouped(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
+    """Return statistics of each file, sensor, hour and quantity; both kinds merge from them."""
+    keys = {name: frame[name].to_numpy() for name in ("file", "sensor_id")}
+    hour = frame["ts"].to_numpy().view(np.int64) // HOUR
+    starts = run_starts(*keys.values(), hour)
+    sizes = run_sizes(starts, len(frame))
+    alike = {name: key[starts] for name, key in keys.items()}
+    alike["hour"] = (hour[starts] * HOUR).astype("datetime64[us]")
     parts = []
-    for name in readings.quantities:
-        values = readings.frame[name].to_numpy()
-        statistics = _statistics(values if order is None else values[order], starts, sizes)
-        some = statistics["n"].astype(bool)
-        columns = {"key_0": keys[0][starts], "key_1": keys[1][starts], **statistics}
+    for name in quantities:
+        columns = alike | _statistics(frame[name].to_numpy(), starts, sizes)
+        some = columns["n"] > 0
         part = pd.DataFrame({key: column[some] for key, column in columns.items()})
         codes = np.full(len(part), _QUANTITIES.categories.get_loc(name))
-        named = pd.Categorical.from_codes(codes, dtype=_QUANTITIES)
-        part.insert(2, "quantity", pd.Series(named))
+        part["quantity"] = pd.Categorical.from_codes(codes, dtype=_QUANTITIES)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def _spans(frame: pd.DataFrame, models: Mapping[int, str]) -> list[Span]:
+    if not len(frame):
+        return []
+    file, sensor, ts = (frame[name].to_numpy() for name in ("file", "sensor_id", "ts"))
+    # Of a file's readings, those of a sensor are neighbours, by time.
+    starts = run_starts(file, sensor)
+    sizes = run_sizes(starts, len(file))
+    first, last = ts[starts], ts[starts + sizes - 1]
+    of_file = run_starts(file[starts])
+    spans = zip(
+        file[starts][of_file].tolist(),
+        np.add.reduceat(sizes, of_file).tolist(),
+        np.minimum.reduceat(first, of_file).tolist(),
+        np.maximum.reduceat(last, of_file).tolist(),
+        np.split(sensor[starts], of_file[1:]),
+        strict=True,
+    )
+    return [
+        Span(
+            number,
+            rows,
+            earliest.replace(tzinfo=UTC),
+            latest.replace(tzinfo=UTC),
+            frozenset(models[sensor_id] for sensor_id in sensors.tolist()),
+        )
+        for number, rows, earliest, latest, sensors in spans
+    ]
 
 
 def _as_integers(column: pd.Series) -> npt.NDArray[np.integer]:
@@ -191,13 +166,6 @@ def _as_integers(column: pd.Series) -> npt.NDArray[np.integer]:
         return codes
     values = column.to_numpy()
     return values.view(np.int64) if values.dtype.kind == "M" else values
-
-
-def _unsorted(keys: list[npt.NDArray[np.integer]]) -> bool:
-    first, second = keys
-    return bool(
-        np.any((first[1:] < first[:-1]) | ((first[1:] == first[:-1]) & (second[1:] < second[:-1])))
-    )
 
 
 def _statistics(

@@ -15,12 +15,14 @@ import re
 import shutil
 import stat
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileChanged
 from pipeline.records import Content
 
@@ -138,6 +140,22 @@ def tidy(folders: Sequence[Path], now: Callable[[], float] = time.time) -> list[
     return removed
 
 
+def inflated_sha256(path: Path) -> str | None:
+    """Return the hash of what a gzip file holds; None when it is damaged, or is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with gzip.open(path, "rb") as file:
+            while chunk := file.read(_HASH_CHUNK):
+                digest.update(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return None
+    return digest.hexdigest()
+
+
 def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
@@ -157,16 +175,16 @@ def _compress(content: Content, folder: Path) -> Path:
                     shutil.copyfileobj(original, packed, _HASH_CHUNK)
                 raw.flush()
                 os.fsync(raw.fileno())
-            if _inflated_sha256(part) != content.sha256:
+            if inflated_sha256(part) != content.sha256:
                 message = f"{source.name}: changed while it was being compressed"
                 raise FileChanged(message)
             for target in _names(folder / f"{source.name}.gz", content.sha256):
                 if os.path.lexists(target):
-                    if not target.is_file() or _inflated_sha256(target) != content.sha256:
+                    if not target.is_file() or inflated_sha256(target) != content.sha256:
                         continue
                 else:
                     os.link(part, target)
-                _sync(folder)
+                sync_folder(folder)
                 _refuse_changed(content)
                 source.unlink()
                 return target
@@ -174,17 +192,6 @@ def _compress(content: Content, folder: Path) -> Path:
             part.unlink(missing_ok=True)
     message = f"{source}: no free name in {folder}; it stays where it is"
     raise DiskTrouble(message)
-
-
-def _inflated_sha256(path: Path) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with gzip.open(path, "rb") as file:
-            while chunk := file.read(_HASH_CHUNK):
-                digest.update(chunk)
-    except (EOFError, gzip.BadGzipFile):
-        return None
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -277,7 +284,7 @@ def _copy(content: Content, target: Path) -> None:
             part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    _sync(target.parent)
+    sync_folder(target.parent)
 
 
 def _reading(path: Path) -> BinaryIO:
@@ -287,14 +294,6 @@ def _reading(path: Path) -> BinaryIO:
 
 def _part(content: Content, folder: Path) -> Path:
     return folder / f".{content.sha256[:32]}.part"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

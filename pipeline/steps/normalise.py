@@ -8,6 +8,7 @@ a duplicate; one that contradicts it is a conflict, and the first stays.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -40,10 +41,10 @@ def normalise(valid: Valid, rows: Rows, contract: Contract) -> tuple[Readings, R
     again = np.zeros(len(frame), bool)
     again[1:] = (sensor[1:] == sensor[:-1]) & (time[1:] == time[:-1])
     if not again.any():
-        return _with_frame(readings, frame), Repeats(frame[:0], frame[:0])
+        return replace(readings, frame=frame), Repeats(frame[:0], frame[:0])
     first = np.maximum.accumulate(np.where(again, 0, np.arange(len(frame))))
     repeats = Repeats(frame[again], frame.take(first[again]))
-    return _with_frame(readings, frame[~again]), repeats
+    return replace(readings, frame=frame[~again]), repeats
 
 
 def settle(
@@ -121,10 +122,6 @@ def _converted(valid: Valid, rows: Rows, contract: Contract) -> Readings:
     return Readings(
         table, tuple(valid.model.columns.values()), pd.DataFrame(columns, copy=False), valid.models
     )
-
-
-def _with_frame(readings: Readings, frame: pd.DataFrame) -> Readings:
-    return Readings(readings.table, readings.quantities, frame, readings.models)
 
 
 def _equal(left: np.ndarray, right: np.ndarray) -> Bools:

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 
 from pipeline.contract.header import Header
 from pipeline.contract.rules import Reason
+from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileRefused
 from pipeline.records import Content, Ints
 from pipeline.rejects import Rejects
@@ -199,15 +200,6 @@ def display_name(path: Path) -> str:
     return os.fsencode(path.name).decode(errors="backslashreplace")
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a folder's renames durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _names(base: str) -> tuple[str, str]:
     return f"{base}.csv", f"{base}.reasons.jsonl"
 
@@ -259,7 +251,7 @@ def _shown(
     lines: pa.Array, line_no: Ints, header: Header, repaired: Mapping[int, Sequence[str]]
 ) -> tuple[pa.Array, pa.Array]:
     """Return lines as the CSV shows them, and as JSON strings."""
-    if header.names[: len(LEADING)] != LEADING and not repaired and not _needs_quoting(lines):
+    if not _leading(header) and not repaired and not _needs_quoting(lines):
         text = lines.cast(pa.string())
         return text, pc.binary_join_element_wise('"', text, '"', "")
     given = lines.to_pylist()
@@ -298,8 +290,17 @@ def fields(header: Header, line: bytes) -> list[str]:
 
     A quarantine file that is dropped as it is carries our two columns already: they are left out.
     """
-    found = _fields(line.decode(errors="replace"), header.delimiter)
-    return found[len(LEADING) :] if header.names[: len(LEADING)] == LEADING else found
+    return _fields(line.decode(errors="replace"), header.delimiter)[_leading(header) :]
+
+
+def own_names(header: Header) -> tuple[str, ...]:
+    """Return the names of the columns of which `fields` returns the fields."""
+    return header.names[_leading(header) :]
+
+
+def _leading(header: Header) -> int:
+    """Return how many columns in front are ours."""
+    return len(LEADING) if header.names[: len(LEADING)] == LEADING else 0
 
 
 def reset(folder: Path, sha256: str) -> None:

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
+from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
 from pipeline.errors import DiskTrouble, FileChanged, FileRefused
@@ -61,6 +62,11 @@ class Limits:
     block_bytes: int
     max_line_bytes: int
     max_inflated_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return those of a site."""
+        return cls(settings.block_bytes, settings.max_line_bytes, settings.max_inflated_bytes)
 
 
 @contextmanager

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = ["create", "for_command_line", "guarded", "masked", "sqlstate", "translate"]
+__all__ = [
+    "create",
+    "driver_of",
+    "for_command_line",
+    "guarded",
+    "masked",
+    "sqlstate",
+    "translate",
+]
 
 _SCHEMES = {"postgres", "postgresql", "postgresql+psycopg"}
 
@@ -78,6 +86,15 @@ def create(url: str) -> sa.Engine:
     )
     sa.event.listen(engine, "connect", _use_utc)
     return engine
+
+
+def driver_of(connection: sa.Connection) -> psycopg.Connection[tuple[Any, ...]]:
+    """Return psycopg's own connection, which takes statements as psql does."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):  # pragma: no cover  # `create` sees to it
+        message = f"psycopg is due, not {type(driver).__name__}"
+        raise TypeError(message)
+    return driver
 
 
 def _use_utc(connection: psycopg.Connection[Any], _entry: ConnectionPoolEntry) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
+from pipeline.records import Span
 from pipeline.store.copy import Cursor
 from pipeline.store.sql import statement
 
@@ -39,6 +40,13 @@ class FileRow:
     header: str | None = None
     parent_file_id: int | None = None
     models: set[str] = field(default_factory=set)
+
+    def add(self, span: Span) -> None:
+        """Count readings that were loaded."""
+        self.rows_loaded += span.rows
+        self.first_ts = min(self.first_ts or span.first, span.first)
+        self.last_ts = max(self.last_ts or span.last, span.last)
+        self.models |= span.models
 
     def columns(self) -> dict[str, Any]:
         """Return the row as statement parameters."""

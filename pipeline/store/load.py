@@ -292,7 +292,7 @@ class Load:
         ]
 
     def hourly(self, statistics: pd.DataFrame) -> None:
-        """Merge `steps.aggregate.hourly` of newly loaded readings into the rollup."""
+        """Merge the hours of a `steps.aggregate.Summary` into the rollup."""
         rollup.merge(self._cursor, statistics)
 
     def quarantined(self, rejected: Rejects, file_ids: Ints) -> None:
@@ -317,7 +317,7 @@ class Load:
 
         Args:
             files: the batch's files, books balanced.
-            aggregates: as `steps.aggregate.by_file` returns them, with `file_id` for `file`.
+            aggregates: as `steps.aggregate.Summary` has them, with `file_id` for `file`.
         """
         self._places.write(self._cursor)
         if files:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
-from pipeline.store.engine import guarded
+from pipeline.store.engine import driver_of, guarded
 from pipeline.store.sql import statement
 
 Row = dict[str, Any]
@@ -29,10 +28,6 @@ class Queries:
         """Return the ledger rows written last, newest first."""
         return self._rows("recent_files", {"limit": limit})
 
-    def file_entries(self, key: str) -> list[Row]:
-        """Return the ledger rows with this number, name, or hash (from 8 digits on)."""
-        return self._rows("file_entry", {"key": key})
-
     def quarantine_files(self, rule: str | None, limit: int) -> list[Row]:
         """Return the files with rejected rows, newest first, with a count for each rule."""
         return self._rows("quarantine_files", {"rule": rule, "limit": limit})
@@ -40,10 +35,6 @@ class Queries:
     def refused_files(self, rule: str | None, limit: int) -> list[Row]:
         """Return the files that were refused as a whole, newest first."""
         return self._rows("refused_files", {"rule": rule, "limit": limit})
-
-    def quarantine_rows(self, file_id: int, rule: str | None, limit: int | None) -> list[Row]:
-        """Return the rejected rows of a file, in its order; None for all of them."""
-        return self._rows("quarantine_rows", {"file_id": file_id, "rule": rule, "limit": limit})
 
     def sensor_statistics(self, limit: int) -> list[Row]:
         """Return count, min, max, mean and std per sensor and quantity."""
@@ -61,11 +52,10 @@ class Queries:
         return self._ask(statement(name), parameters)
 
     def _ask(self, text: str, parameters: Mapping[str, Any]) -> list[Row]:
-        with guarded(), self._engine.connect() as connection:
-            driver = connection.connection.driver_connection
-            if not isinstance(driver, psycopg.Connection):  # pragma: no cover
-                message = f"psycopg is due, not {type(driver).__name__}"
-                raise TypeError(message)
-            with driver.cursor(row_factory=dict_row) as cursor:
-                cursor.execute(text.encode(), parameters)
-                return cursor.fetchall()
+        with (
+            guarded(),
+            self._engine.connect() as connection,
+            driver_of(connection).cursor(row_factory=dict_row) as cursor,
+        ):
+            cursor.execute(text.encode(), parameters)
+            return cursor.fetchall()

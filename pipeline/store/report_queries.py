@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Any, Literal
 
-import psycopg
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
-from pipeline.store.engine import guarded
+from pipeline.store.engine import driver_of, guarded
 from pipeline.store.sql import statement
 
 Row = dict[str, Any]
@@ -58,14 +57,10 @@ class ReportQueries:
             self._engine.connect().execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             ) as connection,
+            driver_of(connection).cursor(row_factory=dict_row) as cursor,
         ):
-            driver = connection.connection.driver_connection
-            if not isinstance(driver, psycopg.Connection):  # pragma: no cover
-                message = f"psycopg is due, not {type(driver).__name__}"
-                raise TypeError(message)
             found = {}
-            with driver.cursor(row_factory=dict_row) as cursor:
-                for part, name in names.items():
-                    cursor.execute(statement(name).encode(), parameters)
-                    found[part] = cursor.fetchall()
+            for part, name in names.items():
+                cursor.execute(statement(name).encode(), parameters)
+                found[part] = cursor.fetchall()
             return found

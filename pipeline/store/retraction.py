@@ -8,16 +8,14 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from psycopg.rows import class_row
 
 from pipeline.records import Readings
 from pipeline.store import rollup
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Load
-from pipeline.store.rework import Entry, QuarantinedRow, entries_asked
+from pipeline.store.rework import Entry, QuarantinedRow, entries_asked, fetched
 from pipeline.store.sql import statement
-
-_RAW = ("raw_particulate", "raw_climate")
+from pipeline.store.tables import RAW, cells
 
 
 class Retraction:
@@ -41,9 +39,8 @@ class Retraction:
 
     def replayed_rows(self, replay_file_id: int) -> list[QuarantinedRow]:
         """Return the rows that a replay brought back."""
-        with self._cursor.connection.cursor(row_factory=class_row(QuarantinedRow)) as cursor:
-            asked = {"replay_file_id": replay_file_id}
-            return cursor.execute(statement("rework_replayed_rows").encode(), asked).fetchall()
+        asked = {"replay_file_id": replay_file_id}
+        return fetched(self._cursor, QuarantinedRow, "rework_replayed_rows", asked)
 
     def rejected_lines(self, file_id: int) -> set[int]:
         """Return the line numbers of a file's rejected rows."""
@@ -62,7 +59,7 @@ class Retraction:
         firsts = [entry.first_ts for entry in entries if entry.first_ts]
         lasts = [entry.last_ts for entry in entries if entry.last_ts]
         taken = 0
-        for table in _RAW:
+        for table in RAW:
             self._cursor.execute(statement("retract_taken_create", table=table).encode())
             if firsts and lasts:
                 span = {"file_ids": ids, "first_ts": min(firsts), "last_ts": max(lasts)}
@@ -99,9 +96,9 @@ class Retraction:
         asked = {"file_id": file_id, "rows": rows, "first_ts": first_ts, "last_ts": last_ts}
         self._cursor.execute(statement("retract_came_back"), asked)
         self._cursor.execute("DELETE FROM air.file_aggregate WHERE file_id = %(file_id)s", asked)
-        for table in _RAW:
-            name = f"retract_aggregate_{table.removeprefix('raw_')}"
-            self._cursor.execute(statement(name), asked)
+        for table in RAW:
+            text = statement("retract_aggregate", table=table, cells=cells(table))
+            self._cursor.execute(text.encode(), asked)
 
     def finish(self, entries: Sequence[Entry], *, by: str, note: str | None) -> int:
         """Work the rollups out anew, settle the rows in quarantine, and note who did it.
@@ -122,6 +119,4 @@ class Retraction:
         return reopened
 
     def _entries(self, **wanted: object) -> list[Entry]:
-        with self._cursor.connection.cursor(row_factory=class_row(Entry)) as cursor:
-            asked = entries_asked(**wanted)
-            return cursor.execute(statement("rework_entries").encode(), asked).fetchall()
+        return fetched(self._cursor, Entry, "rework_entries", entries_asked(**wanted))

@@ -7,20 +7,22 @@ commits, so of two replays of the same rows the second finds none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg.rows import class_row
 
 from pipeline.contract.rules import ReasonRecord
-from pipeline.store import ledger
 from pipeline.store.copy import Cursor
 from pipeline.store.load import Load, Store
 from pipeline.store.queries import Queries, Row
 from pipeline.store.sql import statement
+from pipeline.store.tables import RAW, cells
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,8 @@ class Workbench(Queries):
 
     def reading(self, sensor_id: int, ts: datetime) -> list[Row]:
         """Return the readings of a sensor at a time (at most one of each raw table)."""
-        return self._rows("why_reading", {"sensor_id": sensor_id, "ts": ts})
+        each = [statement("why_reading", table=table, cells=cells(table)) for table in RAW]
+        return self._ask(" UNION ALL ".join(each), {"sensor_id": sensor_id, "ts": ts})
 
     def neighbours(self, sensor_id: int, ts: datetime) -> Row:
         """Return the times of the readings of a sensor before and after a time."""
@@ -195,8 +198,7 @@ class Repair:
     ) -> list[QuarantinedRow]:
         """Return open rows of a file, in its order; they stay open until we commit."""
         asked = _asked(file_id, ("open",), rule, lines, after, limit)
-        with self._cursor.connection.cursor(row_factory=class_row(QuarantinedRow)) as cursor:
-            return cursor.execute(statement("rework_rows").encode(), asked).fetchall()
+        return fetched(self._cursor, QuarantinedRow, "rework_rows", asked)
 
     def repaired(
         self, file_id: int, lines: Sequence[int], texts: Sequence[str | None], replay: int, by: str
@@ -257,11 +259,6 @@ class Repair:
         return self._cursor.rowcount == 1
 
 
-def write_replay(load: Load, row: ledger.FileRow) -> None:
-    """Write the ledger row of a replay early, so that rows can refer to it."""
-    ledger.write(load._cursor, [row])
-
-
 @contextmanager
 def repairing(store: Store) -> Iterator[Repair]:
     """Open a transaction that changes rows in quarantine and loads nothing.
@@ -271,6 +268,25 @@ def repairing(store: Store) -> Iterator[Repair]:
     """
     with store.loading() as load:
         yield Repair(load)
+
+
+def parent_of_replay(entry: Entry, find: Callable[[int], Entry | None]) -> Entry | None:
+    """Return the file of which an entry brought rows back; None when it is no replay.
+
+    A file may also name a parent that it replaces as a whole: one that was refused.
+
+    Args:
+        entry: the entry.
+        find: returns the entry of a number.
+    """
+    parent = find(entry.parent_file_id) if entry.parent_file_id else None
+    return None if parent is None or parent.state == "refused" else parent
+
+
+def fetched(cursor: Cursor, kind: type[T], name: str, asked: Mapping[str, object]) -> list[T]:
+    """Return what the statement `name` finds within a transaction, each row as a `kind`."""
+    with cursor.connection.cursor(row_factory=class_row(kind)) as rows:
+        return rows.execute(statement(name).encode(), asked).fetchall()
 
 
 def entries_asked(**wanted: object) -> dict[str, object]:

@@ -21,9 +21,9 @@ from pipeline.records import Ints
 from pipeline.runs import run_sizes, run_starts
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.sql import statement
+from pipeline.store.tables import RAW, cells
 
 _DAY = 86_400_000_000  # µs
-_RAW = ("raw_particulate", "raw_climate")
 
 
 def merge(cursor: Cursor, statistics: pd.DataFrame) -> None:
@@ -31,7 +31,7 @@ def merge(cursor: Cursor, statistics: pd.DataFrame) -> None:
 
     Args:
         cursor: of the transaction that loads the readings.
-        statistics: as `steps.aggregate.hourly` returns them.
+        statistics: as `steps.aggregate.Summary` has them.
     """
     if len(statistics):
         ordered = statistics.sort_values(["sensor_id", "quantity", "hour"])
@@ -59,10 +59,9 @@ def recompute(cursor: Cursor, sensor_ids: Sequence[int], hours: Sequence[datetim
         "hours": [hour for _, hour in pairs],
     }
     cursor.execute(statement("rollup_clear_hours"), touched)
-    for table in _RAW:
-        names = [quantity.name for quantity in QUANTITIES if quantity.table == table]
-        cells = ", ".join(f"('{name}', raw.{name})" for name in names)
-        cursor.execute(statement("rollup_hours", table=table, cells=cells).encode(), touched)
+    for table in RAW:
+        text = statement("rollup_hours", table=table, cells=cells(table))
+        cursor.execute(text.encode(), touched)
     cursor.execute(statement("rollup_touched_days"), touched)
     days = cursor.fetchall()
     every = [(s, quantity.name, day) for s, day in days for quantity in QUANTITIES]

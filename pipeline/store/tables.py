@@ -20,6 +20,7 @@ from pipeline.store.sql import statement
 __all__ = [
     "RAW",
     "SCHEMA",
+    "cells",
     "daily",
     "file_aggregate",
     "hourly",
@@ -63,6 +64,43 @@ def _optional(name: str, kind: sa.types.TypeEngine[Any], comment: str) -> sa.Col
 
 def _counter(name: str, comment: str) -> sa.Column[Any]:
     return sa.Column(name, sa.BigInteger(), nullable=False, server_default="0", comment=comment)
+
+
+def _sensor_id() -> sa.Column[Any]:
+    return sa.Column(
+        "sensor_id",
+        sa.Integer(),
+        primary_key=True,
+        autoincrement=False,
+        comment="The sensor; see sensor.",
+    )
+
+
+def _quantity() -> sa.Column[Any]:
+    return sa.Column(
+        "quantity",
+        sa.Text(),
+        primary_key=True,
+        comment=f"What was measured: a column of a raw table ({_QUANTITY_NAMES}).",
+    )
+
+
+def _extremes_and_mean(mean: str = "Arithmetic mean") -> tuple[sa.Column[Any], ...]:
+    return (
+        _required("min", sa.REAL(), "Lowest reading, in the unit of the quantity."),
+        _required("max", sa.REAL(), "Highest reading, in the unit of the quantity."),
+        _required("mean", sa.Double(), f"{mean}, in the unit of the quantity."),
+    )
+
+
+def _std_of_m2() -> sa.Column[Any]:
+    return sa.Column(
+        "std",
+        sa.Double(),
+        sa.Computed(_STD, persisted=True),
+        comment="Sample standard deviation (n - 1), in the unit of the quantity, computed from m2; "
+        "null: one reading only.",
+    )
 
 
 source_file = sa.Table(
@@ -240,13 +278,7 @@ def _raw(table: Table, contents: str) -> sa.Table:
     return sa.Table(
         table,
         metadata,
-        sa.Column(
-            "sensor_id",
-            sa.Integer(),
-            primary_key=True,
-            autoincrement=False,
-            comment="The sensor; see sensor.",
-        ),
+        _sensor_id(),
         sa.Column("ts", _MOMENT, primary_key=True, comment="Time of the reading, UTC."),
         _required("location_key", sa.Integer(), "Where the sensor was; see location."),
         _required("file_id", sa.Integer(), "The file that the row came from; see source_file."),
@@ -276,6 +308,13 @@ raw_particulate = _raw("raw_particulate", "Accepted readings of fine dust")
 raw_climate = _raw("raw_climate", "Accepted readings of temperature, humidity and air pressure")
 
 RAW: dict[Table, sa.Table] = {"raw_particulate": raw_particulate, "raw_climate": raw_climate}
+
+
+def cells(table: Table) -> str:
+    """Return the names and values of a raw table's quantities, for `VALUES` beside `… AS raw`."""
+    names = [quantity.name for quantity in QUANTITIES if quantity.table == table]
+    return ", ".join(f"('{name}', raw.{name})" for name in names)
+
 
 quarantined_row = sa.Table(
     "quarantined_row",
@@ -367,23 +406,10 @@ file_aggregate = sa.Table(
         autoincrement=False,
         comment="The file; see source_file.",
     ),
-    sa.Column(
-        "sensor_id",
-        sa.Integer(),
-        primary_key=True,
-        autoincrement=False,
-        comment="The sensor; see sensor.",
-    ),
-    sa.Column(
-        "quantity",
-        sa.Text(),
-        primary_key=True,
-        comment=f"What was measured: a column of a raw table ({_QUANTITY_NAMES}).",
-    ),
+    _sensor_id(),
+    _quantity(),
     _required("n", sa.BigInteger(), "Number of readings loaded from the file, nulls not counted."),
-    _required("min", sa.REAL(), "Lowest reading, in the unit of the quantity."),
-    _required("max", sa.REAL(), "Highest reading, in the unit of the quantity."),
-    _required("mean", sa.Double(), "Arithmetic mean, in the unit of the quantity."),
+    *_extremes_and_mean(),
     _optional(
         "std",
         sa.Double(),
@@ -396,19 +422,8 @@ file_aggregate = sa.Table(
 hourly = sa.Table(
     "hourly",
     metadata,
-    sa.Column(
-        "sensor_id",
-        sa.Integer(),
-        primary_key=True,
-        autoincrement=False,
-        comment="The sensor; see sensor.",
-    ),
-    sa.Column(
-        "quantity",
-        sa.Text(),
-        primary_key=True,
-        comment=f"What was measured: a column of a raw table ({_QUANTITY_NAMES}).",
-    ),
+    _sensor_id(),
+    _quantity(),
     sa.Column(
         "hour",
         _MOMENT,
@@ -416,22 +431,14 @@ hourly = sa.Table(
         comment="Start of the hour, UTC: readings with hour <= ts < hour + 1 hour.",
     ),
     _required("n", sa.BigInteger(), "Number of readings in the hour, nulls not counted."),
-    _required("min", sa.REAL(), "Lowest reading, in the unit of the quantity."),
-    _required("max", sa.REAL(), "Highest reading, in the unit of the quantity."),
-    _required("mean", sa.Double(), "Arithmetic mean, in the unit of the quantity."),
+    *_extremes_and_mean(),
     _required(
         "m2",
         sa.Double(),
         "Sum of the squared deviations from the mean. Unlike a standard deviation, it merges "
         "exactly when hours are joined or late readings arrive.",
     ),
-    sa.Column(
-        "std",
-        sa.Double(),
-        sa.Computed(_STD, persisted=True),
-        comment="Sample standard deviation (n - 1), in the unit of the quantity, computed from m2; "
-        "null: one reading only.",
-    ),
+    _std_of_m2(),
     comment="Statistics of every hour, per sensor and quantity, over all files. "
     "Committed with the rows, so never stale.",
 )
@@ -442,19 +449,8 @@ sa.Index(None, hourly.c.hour, postgresql_using="brin")
 daily = sa.Table(
     "daily",
     metadata,
-    sa.Column(
-        "sensor_id",
-        sa.Integer(),
-        primary_key=True,
-        autoincrement=False,
-        comment="The sensor; see sensor.",
-    ),
-    sa.Column(
-        "quantity",
-        sa.Text(),
-        primary_key=True,
-        comment=f"What was measured: a column of a raw table ({_QUANTITY_NAMES}).",
-    ),
+    _sensor_id(),
+    _quantity(),
     sa.Column("day", sa.Date(), primary_key=True, comment="The day, UTC."),
     _required("n", sa.BigInteger(), "Number of readings on the day, nulls not counted."),
     _required("hours", sa.SmallInteger(), "Number of hours with a reading, 1 to 24."),
@@ -464,17 +460,9 @@ daily = sa.Table(
         f"Number of hours with at least {COMPLETE_HOUR} readings: three quarters of those that a "
         f"sensor gives that reports every {CADENCE} seconds.",
     ),
-    _required("min", sa.REAL(), "Lowest reading, in the unit of the quantity."),
-    _required("max", sa.REAL(), "Highest reading, in the unit of the quantity."),
-    _required("mean", sa.Double(), "Mean of all readings, in the unit of the quantity."),
+    *_extremes_and_mean("Mean of all readings"),
     _required("m2", sa.Double(), "Sum of the squared deviations from the mean."),
-    sa.Column(
-        "std",
-        sa.Double(),
-        sa.Computed(_STD, persisted=True),
-        comment="Sample standard deviation (n - 1), in the unit of the quantity, computed from m2; "
-        "null: one reading only.",
-    ),
+    _std_of_m2(),
     comment="Statistics of every day, per sensor and quantity: the hours of air.hourly joined. "
     "Committed with the rows, so never stale.",
 )
@@ -482,13 +470,7 @@ daily = sa.Table(
 sensor_place = sa.Table(
     "sensor_place",
     metadata,
-    sa.Column(
-        "sensor_id",
-        sa.Integer(),
-        primary_key=True,
-        autoincrement=False,
-        comment="The sensor; see sensor.",
-    ),
+    _sensor_id(),
     sa.Column(
         "location_key",
         sa.Integer(),

@@ -204,8 +204,9 @@ def test_every_client_reaches_it_whatever_the_home_is_called(
         with EmbeddedPostgres(home) as database:
             assert running_url(home) == database.url
             assert ask(database.url, "SELECT 1") == 1
+            asked = "SELECT current_database(), current_user"
             psql = subprocess.run(
-                database.psql_argv("-Atc", "SELECT current_database(), current_user"),
+                [str(bin_dir() / "psql"), "-d", database.url, "-Atc", asked],
                 capture_output=True,
                 text=True,
                 check=True,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.records import Readings
 from pipeline.steps import aggregate
+from pipeline.steps.aggregate import summarise
 
 Values = npt.NDArray[np.float32]
 KEYS = ("sensor_id", "quantity", "hour")
@@ -35,7 +36,8 @@ def readings(
         }
     )
     frame = frame.sort_values(["sensor_id", "ts"], kind="stable")
-    return Readings("raw_particulate", ("pm10", "pm25"), frame, {})
+    models = {number: f"model {number}" for number in range(sensors)}
+    return Readings("raw_particulate", ("pm10", "pm25"), frame, models)
 
 
 def by_numpy(parts: list[Readings], by: list[str]) -> dict[tuple[object, ...], list[float]]:
@@ -87,9 +89,9 @@ KINDS: dict[str, Values] = {
 def test_by_hour_and_by_file(values: Values) -> None:
     rows = readings(values)
     by_hour = ["sensor_id", "hour"]
-    assert_equal(aggregate.hourly(rows), by_numpy([rows], by_hour), by_hour)
+    assert_equal(summarise(rows).hourly, by_numpy([rows], by_hour), by_hour)
     by_file = ["file", "sensor_id"]
-    assert_equal(aggregate.by_file(rows), by_numpy([rows], by_file), by_file)
+    assert_equal(summarise(rows).by_file, by_numpy([rows], by_file), by_file)
 
 
 # However it is split, the whole is the same, so it is worked out once.
@@ -109,12 +111,12 @@ def test_merging_any_split_equals_numpy(kind: str, cuts: list[int], enough: int)
     parts = [readings(values[low:high], start=low) for low, high in pairwise(edges)]
     due = DUE[kind]
 
-    merged = aggregate.merge([aggregate.hourly(part) for part in parts], KEYS)
+    merged = aggregate.merge([summarise(part).hourly for part in parts], KEYS)
     assert_equal(merged, due, ["sensor_id", "hour"])
 
     running = aggregate.Running(KEYS, enough)
     for part in parts:
-        running.add(aggregate.hourly(part))
+        running.add(summarise(part).hourly)
     assert running.full == (len(due) > enough)
     assert_equal(running.take(), due, ["sensor_id", "hour"])
     assert len(running.take()) == 0
@@ -125,7 +127,7 @@ def test_merging_any_split_equals_numpy(kind: str, cuts: list[int], enough: int)
 def test_the_order_of_merging_does_not_matter(order: list[int]) -> None:
     values = KINDS["nearly constant"]
     parts = [
-        aggregate.hourly(readings(values[i : i + 50], start=i)) for i in range(0, len(values), 50)
+        summarise(readings(values[i : i + 50], start=i)).hourly for i in range(0, len(values), 50)
     ]
     running = parts[order[0]]
     for i in order[1:]:
@@ -133,23 +135,37 @@ def test_the_order_of_merging_does_not_matter(order: list[int]) -> None:
     assert_equal(running, DUE["nearly constant"], ["sensor_id", "hour"])
 
 
+@pytest.mark.parametrize("files", [1, 3])
+def test_what_each_file_brought(files: int) -> None:
+    rows = readings(KINDS["spread"], files=files, sensors=2)
+    found = summarise(rows).spans
+    assert [span.file for span in found] == list(range(files))
+    for span in found:
+        of_file = rows.frame[rows.frame["file"] == span.file]
+        assert span.rows == len(of_file)
+        assert pd.Timestamp(span.first) == of_file["ts"].min().tz_localize("UTC")
+        assert pd.Timestamp(span.last) == of_file["ts"].max().tz_localize("UTC")
+        assert span.models == {f"model {number}" for number in of_file["sensor_id"]}
+
+
 def test_no_rows_give_no_statistics() -> None:
     rows = readings(np.array([], np.float32))
-    assert len(aggregate.hourly(rows)) == 0
-    assert len(aggregate.by_file(rows)) == 0
+    assert len(summarise(rows).hourly) == 0
+    assert len(summarise(rows).by_file) == 0
+    assert summarise(rows).spans == []
     running = aggregate.Running(KEYS)
-    running.add(aggregate.hourly(rows))
+    running.add(summarise(rows).hourly)
     assert len(running.take()) == 0
 
 
 def test_a_quantity_without_a_value_has_no_row() -> None:
     rows = readings(np.full(4, np.nan, np.float32))
-    assert len(aggregate.hourly(rows)) == 0
+    assert len(summarise(rows).hourly) == 0
 
 
 def test_an_hour_begins_with_its_first_second() -> None:
     rows = readings(np.array([1, 2, 4], np.float32), seconds=3599, sensors=1)
-    found = aggregate.hourly(rows)
+    found = summarise(rows).hourly
     of_pm10 = found[found["quantity"] == "pm10"]
     assert of_pm10["hour"].dt.to_pydatetime().tolist() == [
         datetime.fromisoformat("2017-07-01T00:00"),
@@ -159,7 +175,7 @@ def test_an_hour_begins_with_its_first_second() -> None:
 
 
 def test_types_are_those_of_the_tables() -> None:
-    found = aggregate.merge([aggregate.hourly(readings(KINDS["two"]))] * 2, KEYS)
+    found = aggregate.merge([summarise(readings(KINDS["two"])).hourly] * 2, KEYS)
     assert found["min"].dtype == found["max"].dtype == np.float32
     assert found["mean"].dtype == found["m2"].dtype == np.float64
     assert found["n"].dtype == np.int64

@@ -17,6 +17,7 @@ from pipeline.records import Content
 from pipeline.steps import archive
 
 Link = Callable[..., None]
+PACKED = gzip.compress(b"some bytes\n", mtime=0)
 
 
 def content(path: Path, data: bytes = b"some bytes\n") -> Content:
@@ -377,6 +378,20 @@ def test_compressed_beside_another_of_that_name(source: Content, folder: Path) -
     target = archive.put_away(source, folder, "gzip")
     assert target == folder / f"some.{source.sha256[:12]}.csv.gz"
     assert gzip.decompress((folder / "some.csv.gz").read_bytes()) == b"other"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [PACKED[:10] + b"\xff" + PACKED[11:], PACKED[:-9], b"\x1f\x8c" + PACKED[2:]],
+    ids=["its data", "its end", "its header"],
+)
+def test_compressed_beside_a_damaged_one(damaged: bytes, source: Content, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "some.csv.gz").write_bytes(damaged)
+    target = archive.put_away(source, folder, "gzip")
+    assert target == folder / f"some.{source.sha256[:12]}.csv.gz"
+    assert gzip.decompress(target.read_bytes()) == b"some bytes\n"
+    assert (folder / "some.csv.gz").read_bytes() == damaged
 
 
 def test_a_compression_that_was_cut_off_is_finished(source: Content, folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -335,7 +335,11 @@ _AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8
 
 
 def _map(figures: Figures) -> Chart | None:
-    placed = [s for s in figures.sensors if s.lat is not None and s.lon is not None]
+    placed = {
+        sensor: (sensor.lon, sensor.lat)
+        for sensor in figures.sensors
+        if sensor.lon is not None and sensor.lat is not None
+    }
     if not placed:
         return None
     judged = [sensor for sensor in placed if sensor.band is not None]
@@ -343,7 +347,7 @@ def _map(figures: Figures) -> Chart | None:
 
     def paint(figure: Figure, narrow: bool) -> None:
         axes = figure.add_subplot()
-        lats, lons = [s.lat or 0.0 for s in placed], [s.lon or 0.0 for s in placed]
+        lons, lats = zip(*placed.values(), strict=True)
         middle = (min(lats) + max(lats)) / 2
         # A degree of longitude is shorter than one of latitude: kilometres are alike both ways.
         squeeze = math.cos(math.radians(middle))
@@ -360,7 +364,7 @@ def _map(figures: Figures) -> Chart | None:
         size = 8.0 if narrow else 10.0
         # The worst on top, where sensors are close.
         for sensor in [*mute, *sorted(judged, key=lambda s: (s.band or 0, s.sensor_id))]:
-            _marker(axes, sensor, size)
+            _marker(axes, sensor, placed[sensor], size)
         axes.set_xlabel("longitude, °E")
         axes.set_ylabel("latitude, °N")
         axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 6))
@@ -390,7 +394,8 @@ def _map(figures: Figures) -> Chart | None:
         figure.legend(handles=keys, loc="outside upper left", ncols=2 if narrow else 3)
         # Where things are is known only once the layout is.
         figure.draw_without_rendering()
-        _labels(axes, [*judged, *mute], size, 6.0 if narrow else 7.0)
+        ordered = {sensor: placed[sensor] for sensor in [*judged, *mute]}
+        _labels(axes, ordered, size, 6.0 if narrow else 7.0)
 
     counts = ", ".join(
         f"{sum(s.band == number for s in judged)} {name}"
@@ -413,15 +418,12 @@ def _map(figures: Figures) -> Chart | None:
     return _chart("map", "Sensors on the map", alt, caption, paint, heights=(720, 480))
 
 
-def _marker(axes: Axes, sensor: Sensor, size: float) -> None:
-    assert sensor.lon is not None  # noqa: S101  # only those with a place are drawn
-    assert sensor.lat is not None  # noqa: S101
+def _marker(axes: Axes, sensor: Sensor, place: tuple[float, float], size: float) -> None:
     if sensor.band is None:
-        axes.plot(sensor.lon, sensor.lat, marker="x", color=_FAINT, markersize=size * 0.7)
+        axes.plot(*place, marker="x", color=_FAINT, markersize=size * 0.7)
         return
     axes.plot(
-        sensor.lon,
-        sensor.lat,
+        *place,
         marker="o",
         markersize=size * 1.3,
         markerfacecolor=BAND_COLOURS[sensor.band - 1],
@@ -430,7 +432,7 @@ def _marker(axes: Axes, sensor: Sensor, size: float) -> None:
     )
     axes.annotate(
         str(sensor.band),
-        (sensor.lon, sensor.lat),
+        place,
         ha="center",
         va="center_baseline",
         fontsize=size * 0.8,
@@ -439,14 +441,16 @@ def _marker(axes: Axes, sensor: Sensor, size: float) -> None:
     )
 
 
-def _labels(axes: Axes, sensors: Sequence[Sensor], marker: float, size: float) -> None:
+def _labels(
+    axes: Axes, placed: Mapping[Sensor, tuple[float, float]], marker: float, size: float
+) -> None:
     """Write each sensor's number beside its marker, where it covers nothing else."""
-    points = [tuple(axes.transData.transform((s.lon or 0.0, s.lat or 0.0))) for s in sensors]
+    points = [tuple(axes.transData.transform(place)) for place in placed.values()]
     dot = axes.figure.dpi / 72
     radius = marker * 0.75 * dot
     taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in points]
     frame = axes.get_window_extent()
-    for sensor, (x, y) in zip(sensors, points, strict=True):
+    for sensor, (x, y) in zip(placed, points, strict=True):
         text = str(sensor.sensor_id)
         half_width, half_height = 0.33 * size * dot * len(text), 0.5 * size * dot
         for right, up in _AROUND:
