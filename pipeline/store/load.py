@@ -27,7 +27,7 @@ from pipeline.runs import run_sizes, run_starts
 from pipeline.store import ledger, rollup
 from pipeline.store.copy import Cursor, copy_in, copy_out
 from pipeline.store.dimensions import Adding, Dimensions
-from pipeline.store.engine import guarded
+from pipeline.store.engine import driver_of, guarded
 from pipeline.store.sql import statement
 
 _STAGE_TYPES = "real"
@@ -84,7 +84,7 @@ class Store:
     def known(self, hashes: Sequence[str], contract_version: str) -> dict[str, ledger.Known]:
         """Return hash → ledger entry, for files that need not be read again."""
         with guarded(), self.engine.connect() as connection:
-            cursor = _cursor(connection)
+            cursor = driver_of(connection).cursor()
             with self._cancellable(cursor):
                 return ledger.known_files(cursor, hashes, contract_version)
 
@@ -98,7 +98,7 @@ class Store:
         """
         adding = Adding(self._known)
         with guarded(), self.engine.begin() as connection:
-            cursor = _cursor(connection)
+            cursor = driver_of(connection).cursor()
             with self._cancellable(cursor):
                 cursor.execute(statement("lock_writers"))
                 yield Load(cursor, adding)
@@ -244,7 +244,8 @@ class Load:
         taken, same = self._collisions(part, np.flatnonzero(left))
         duplicates = _count(readings.frame["file"].to_numpy()[taken & same])
         conflicts = self._conflicts(readings) if (taken & ~same).any() else []
-        copy_in(self._cursor, ("air", readings.table), _filtered(part.columns, left & ~taken))
+        if (free := left & ~taken).any():
+            copy_in(self._cursor, ("air", readings.table), _filtered(part.columns, free))
         self._places.add(_filtered(part.columns, ~taken))
         frame = readings.frame[~taken]
         landed = Readings(readings.table, readings.quantities, frame, readings.models)
@@ -352,14 +353,6 @@ def _readable(lines: pa.Array) -> tuple[pa.Array, pa.Array]:
         None if text.encode() == line else line for text, line in zip(texts, given, strict=True)
     ]
     return pa.array(texts, pa.string()), pa.array(exact, pa.binary())
-
-
-def _cursor(connection: sa.Connection) -> Cursor:
-    driver = connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection):  # pragma: no cover  # engine.create sees to it
-        message = f"psycopg is due, not {type(driver).__name__}"
-        raise TypeError(message)
-    return driver.cursor()
 
 
 def _raw_columns(

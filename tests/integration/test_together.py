@@ -1,0 +1,179 @@
+"""Readings of several blocks that are copied together: the same comes of it as one by one.
+
+Blocks that follow each other may repeat or contradict each other, or what is in the database. Which
+of them share a COPY depends on the clock, so nothing else may.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.records import Readings
+from pipeline.store import load as loading
+from pipeline.store.copy import Cursor, copy_in
+from pipeline.store.load import Landed, Load, Store
+from tests.integration.conftest import emptied
+
+START = np.datetime64("2018-01-31T23:50:00", "us")  # two months, so two partitions
+Key = tuple[int, int]
+Part = dict[Key, float]
+
+# Few keys and few values: what is there already, and what contradicts it, comes up often.
+keys = st.tuples(st.integers(1, 3), st.integers(0, 20))
+parts = st.dictionaries(keys, st.sampled_from([1.0, 2.0]), max_size=40)
+# In order, as files are: each block's readings are later than those of the block before it.
+late = st.dictionaries(st.tuples(st.integers(1, 3), st.integers(0, 9)), st.just(1.0), max_size=2)
+
+
+@st.composite
+def blocks_in_order(draw: st.DrawFn) -> list[Part]:
+    every = []
+    for number in range(draw(st.integers(1, 4))):
+        steps = range(number * 30, number * 30 + 30)
+        every.append(dict.fromkeys(((s, step) for s in (1, 2) for step in steps), 1.0))
+        every[-1] |= draw(late)
+    return every
+
+
+def readings(part: Part) -> Readings:
+    """Return readings whose `row` is their position in `part`."""
+    sensors = np.array([sensor for sensor, _ in part], np.int32)
+    steps = np.array([step for _, step in part], np.int64)
+    frame = pd.DataFrame(
+        {
+            "sensor_id": sensors,
+            "ts": START + steps * np.timedelta64(1, "m"),
+            "location_id": np.ones(len(part), np.int64),
+            "lat": 42.7,
+            "lon": 23.3,
+            "pm10": np.array(list(part.values()), np.float32),
+            "flags": np.zeros(len(part), np.int16),
+            "file": np.zeros(len(part), np.int64),
+            "row": np.arange(len(part)),
+        }
+    ).sort_values(["sensor_id", "ts"])
+    return Readings("raw_particulate", ("pm10",), frame, dict.fromkeys(range(1, 4), "sds011"))
+
+
+def by_model(stored: Part, part: Part) -> tuple[set[int], int, set[int]]:
+    """Return which rows land, how many repeat what is there, and which rows contradict it."""
+    landed, duplicates, conflicts = set(), 0, set()
+    for row, (key, value) in enumerate(part.items()):
+        if key not in stored:
+            stored[key] = value
+            landed.add(row)
+        elif stored[key] == value:
+            duplicates += 1
+        else:
+            conflicts.add(row)
+    return landed, duplicates, conflicts
+
+
+def as_model(landed: Landed) -> tuple[set[int], int, set[int]]:
+    return (
+        set(landed.readings.frame["row"].tolist()),
+        sum(landed.duplicates.values()),
+        {stored.row for stored in landed.conflicts},
+    )
+
+
+def check(engine: sa.Engine, before: Part, several: list[Part]) -> None:
+    emptied(engine)
+    store, ids = Store(engine), np.array([7])
+    stored: Part = {}
+    with store.loading() as load:
+        load.together([readings(before)], ids)
+    by_model(stored, before)
+    with store.loading() as load:
+        found = load.together([readings(part) for part in several], ids)
+    due = [by_model(stored, part) for part in several]
+    assert [as_model(landed) for landed in found] == due
+    with engine.connect() as connection:
+        rows = connection.execute(
+            sa.text(
+                "SELECT sensor_id, extract(epoch FROM ts - :start)::int / 60, pm10, file_id"
+                " FROM air.raw_particulate"
+            ),
+            {"start": f"{START}+00"},
+        ).all()
+        places = connection.execute(sa.text("SELECT count(*) FROM air.sensor_place")).scalar_one()
+    assert {(sensor, step): value for sensor, step, value, _ in rows} == stored
+    assert len(rows) == len(stored)
+    assert places == 0  # only `finish` writes them
+
+
+@settings(max_examples=40)
+@given(before=parts, several=st.lists(parts, max_size=4))
+def test_blocks_that_collide(shared_engine: sa.Engine, before: Part, several: list[Part]) -> None:
+    check(shared_engine, before, several)
+
+
+@settings(max_examples=25)
+@given(before=st.just({}) | parts, several=blocks_in_order())
+def test_blocks_in_order_with_a_few_late_rows(
+    shared_engine: sa.Engine, before: Part, several: list[Part]
+) -> None:
+    check(shared_engine, before, several)
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each COPY into a raw table had."""
+    counted: list[int] = []
+
+    def counting(cursor: Cursor, table: tuple[str, ...], columns: dict[str, pa.Array]) -> None:
+        if table[0] == "air":
+            counted.append(len(columns["sensor_id"]))
+        copy_in(cursor, table, columns)
+
+    monkeypatch.setattr(loading, "copy_in", counting)
+    return counted
+
+
+def loaded(engine: sa.Engine, several: list[Part]) -> None:
+    with Store(emptied(engine)).loading() as load:
+        load.together([readings(part) for part in several], np.array([7]))
+
+
+def steps(first: int, count: int) -> Part:
+    return {(1, step): 1.0 for step in range(first, first + count)}
+
+
+def test_blocks_in_order_take_one_copy(shared_engine: sa.Engine, copies: list[int]) -> None:
+    loaded(shared_engine, [steps(0, 100), steps(100, 50), steps(150, 50)])
+    assert copies == [200]
+
+
+def test_a_late_row_does_not_make_others_be_copied_twice(
+    shared_engine: sa.Engine, copies: list[int]
+) -> None:
+    loaded(shared_engine, [steps(0, 100), steps(100, 50) | {(1, 3): 1.0}, steps(150, 50)])
+    assert copies == [200]
+
+
+def test_a_block_out_of_order_is_copied_for_itself(
+    shared_engine: sa.Engine, copies: list[int]
+) -> None:
+    loaded(shared_engine, [steps(100, 100), steps(0, 50), steps(200, 50)])
+    assert copies == [100, 50, 50]
+
+
+def test_what_was_noted_is_bounded(
+    shared_engine: sa.Engine, copies: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_SENSORS", 0)
+    check(shared_engine, {}, [steps(0, 40), steps(10, 40), steps(60, 40) | {(1, 3): 2.0}])
+
+
+def test_none_at_all(shared_engine: sa.Engine, copies: list[int]) -> None:
+    with Store(emptied(shared_engine)).loading() as load:
+        assert isinstance(load, Load)
+        assert load.together([], np.array([7])) == []
+        (landed,) = load.together([readings({})], np.array([7]))
+    assert (len(landed.readings.frame), copies) == (0, [])
