@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -264,48 +265,37 @@ class Home:
         return (self.settings.quarantine / f"{stem}.{book.sha256[:12]}.{ending}").read_bytes()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def new_home(
     server: Server, template: NoopExecutor, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Home]]:
     """Make a home with settings and a database of its own, for tests that only look at it."""
-    with pytest.MonkeyPatch.context() as environment:
+    with pytest.MonkeyPatch.context() as environment, ExitStack() as made:
         for name in os.environ:
             if name == "DATABASE_URL" or name.startswith("SOFIA_AIR_"):
                 environment.delenv(name)
 
         def new(**flags: object) -> Home:
-            name = f"acceptance_{next(_numbers)}"
-            with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-                copied = f"CREATE DATABASE {name} TEMPLATE {template.template_dbname}"
-                connection.execute(copied.encode())
-                # No test here cuts the power: waiting for the disk would only cost time. Nor is
-                # the database dropped, for it goes with its server.
-                connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off".encode())
-            return Home(load_settings(tmp_path_factory.mktemp("home"), **flags), server.url(name))
+            url = made.enter_context(server.database(template.template_dbname))
+            return Home(load_settings(tmp_path_factory.mktemp("home"), **flags), url)
 
         yield new
 
 
-@pytest.fixture(scope="session")
-def spare_url(new_home: Callable[..., Home]) -> str:
-    """The database that `make_home` empties and uses again and again."""
-    return new_home().url
-
-
 @pytest.fixture
-def make_home(spare_url: str, tmp_path: Path) -> Callable[..., Home]:
-    """Make an empty home with settings of one's own; the one before it is given up."""
+def make_home(
+    server: Server, template: NoopExecutor, tmp_path: Path
+) -> Iterator[Callable[..., Home]]:
+    """Make a home with settings and a database of its own, for one test."""
+    with ExitStack() as made:
 
-    def make(**flags: object) -> Home:
-        with psycopg.connect(spare_url) as connection:
-            for table in reversed(_TABLES):
-                connection.execute(f"DELETE FROM air.{table}".encode())
-        folder = tmp_path / f"home-{next(_numbers)}"
-        folder.mkdir()
-        return Home(load_settings(folder, **flags), spare_url)
+        def make(**flags: object) -> Home:
+            url = made.enter_context(server.database(template.template_dbname))
+            folder = tmp_path / f"home-{next(_numbers)}"
+            folder.mkdir()
+            return Home(load_settings(folder, **flags), url)
 
-    return make
+        yield make
 
 
 def due_ledger(book: Book) -> Ledger:

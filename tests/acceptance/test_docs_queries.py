@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pytest_postgresql.janitor import DatabaseJanitor
 
 from pipeline.store.tables import RAW, metadata
 
@@ -32,14 +31,7 @@ def samples_url(
     server: Server, template: NoopExecutor, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The address of a database that holds the sample files."""
-    with DatabaseJanitor(
-        user=server.user,
-        host=server.host,
-        port=server.port,
-        dbname="samples",
-        template_dbname=template.template_dbname,
-    ):
-        url = server.url("samples")
+    with server.database(template.template_dbname) as url:
         generate["load_samples"](tmp_path_factory.mktemp("samples") / "home", url)
         yield url
 

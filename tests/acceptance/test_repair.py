@@ -159,7 +159,7 @@ def contents(home: Home) -> dict[str, Any]:
     "simulation",
     [
         pytest.param(SMALL, id="sofia"),
-        pytest.param(replace(SMALL, dialect="archive"), id="archive"),
+        pytest.param(replace(SMALL, dialect="archive"), id="archive", marks=pytest.mark.slow),
         pytest.param(MONTH, id="sofia-month", marks=pytest.mark.slow),
         pytest.param(replace(MONTH, dialect="archive"), id="archive-month", marks=pytest.mark.slow),
     ],

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pytest_postgresql.janitor import DatabaseJanitor
 
 pytest.register_assert_rewrite("tests.faults.harness")
 
@@ -40,19 +39,6 @@ def starter() -> Iterator[Starter]:
         yield started
 
 
-@contextmanager
-def _database(server: Server, template: NoopExecutor) -> Iterator[str]:
-    name = f"faults_{next(_numbers)}"
-    with DatabaseJanitor(
-        user=server.user,
-        host=server.host,
-        port=server.port,
-        dbname=name,
-        template_dbname=template.template_dbname,
-    ):
-        yield server.url(name)
-
-
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> list[File]:
     return small_set(tmp_path_factory.mktemp("small"))
@@ -72,7 +58,7 @@ def expected(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Contents:
     """What one undisturbed run makes of the small set."""
-    with _database(server, template) as url:
+    with server.database(template.template_dbname) as url:
         return undisturbed(tmp_path_factory.mktemp("calm"), url, starter, small)
 
 
@@ -85,7 +71,7 @@ def expected_of_big(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Contents:
     """What one undisturbed run makes of the big set."""
-    with _database(server, template) as url:
+    with server.database(template.template_dbname) as url:
         return undisturbed(tmp_path_factory.mktemp("calm"), url, starter, big)
 
 
@@ -97,7 +83,7 @@ def make_site(
     with ExitStack() as made:
 
         def make(**settings: object) -> Site:
-            url = made.enter_context(_database(server, template))
+            url = made.enter_context(server.database(template.template_dbname))
             home = tmp_path / f"home-{next(_numbers)}"
             return made.enter_context(site(home, url, starter, **settings))
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
-from pytest_postgresql.janitor import DatabaseJanitor
 
 from pipeline.config import Settings, load_settings
 from pipeline.flow import Flow, Outcome, batches
@@ -341,18 +340,8 @@ class Bad:
 @pytest.fixture(scope="session")
 def shared_engine(server: Server, template: NoopExecutor) -> Iterator[sa.Engine]:
     """An engine for the one database of these tests, which `make_site` empties for each."""
-    with DatabaseJanitor(
-        user=server.user,
-        host=server.host,
-        port=server.port,
-        dbname="site",
-        template_dbname=template.template_dbname,
-    ):
-        engine = store_engine.create(server.url("site"))
-        with engine.begin() as connection:
-            # No test here cuts the power: waiting for the disk would only cost time.
-            connection.execute(sa.text("ALTER DATABASE site SET synchronous_commit = off"))
-        engine.dispose()
+    with server.database(template.template_dbname) as url:
+        engine = store_engine.create(url)
         yield engine
         engine.dispose()
 

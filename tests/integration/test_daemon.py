@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline.daemon import Daemon
 from pipeline.records import Block, Rows
@@ -25,8 +26,13 @@ def test_a_file_that_breaks_us_does_not_stop_the_others(
         site.drop(name, sds(pm(second, p1=value)))
     daemon = Daemon(site.flow, site.settings)
 
-    daemon._look()
+    # Without settings of ours, structlog draws every variable of every function on the way.
+    with capture_logs() as told:
+        daemon._look()
 
+    assert [entry["file"] for entry in told if entry["event"] == "file.unexpected"] == [
+        "breaks.csv"
+    ]
     assert [path.name for path in site.data.glob("*.csv")] == ["breaks.csv"]
     assert site.raw_rows() == 2
     site.check_books()

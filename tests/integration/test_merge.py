@@ -84,7 +84,7 @@ def assert_same_hours(left: list[tuple[Any, ...]], right: list[tuple[Any, ...]])
         np.testing.assert_allclose(kept, anew, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_many_overlapping_files_or_one(seed: int, make_site: MakeSite) -> None:
     once = make_site()
     once.load(ARCHIVE_BME + "\n".join(ROWS))
@@ -293,9 +293,20 @@ def long_file(end: str) -> tuple[str, dict[int, str], int]:
     return end.join(lines), bad, len(good)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
-@pytest.mark.parametrize("streamed", [False, True], ids=["held", "streamed"])
+# Any two of these ways meet in the usual run, all three of them in the long one.
+@pytest.mark.parametrize(
+    ("streamed", "end", "packed"),
+    [
+        pytest.param(False, "\n", False, id="held-LF-plain"),
+        pytest.param(False, "\r\n", True, id="held-CRLF-gzip"),
+        pytest.param(True, "\n", True, id="streamed-LF-gzip"),
+        pytest.param(True, "\r\n", False, id="streamed-CRLF-plain"),
+        pytest.param(False, "\n", True, id="held-LF-gzip", marks=pytest.mark.slow),
+        pytest.param(False, "\r\n", False, id="held-CRLF-plain", marks=pytest.mark.slow),
+        pytest.param(True, "\n", False, id="streamed-LF-plain", marks=pytest.mark.slow),
+        pytest.param(True, "\r\n", True, id="streamed-CRLF-gzip", marks=pytest.mark.slow),
+    ],
+)
 def test_duplicates_and_bad_rows_on_both_sides_of_block_boundaries(
     streamed: bool, end: str, packed: bool, make_site: MakeSite
 ) -> None:

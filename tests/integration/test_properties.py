@@ -465,7 +465,7 @@ SIZES = st.sampled_from([2**20, 2**20, 400])
 ROW = "1,42,42.6,23.3,2017-07-01T00:00:00,95270,20,50"
 
 
-@settings(max_examples=80)
+@settings(max_examples=30)
 @given(folders, SIZES)
 @example([b"", b"\n\r\n", b"\xef\xbb\xbf"], 2**20)
 @example([SOFIA_BME.encode() + b'"', ARCHIVE_SDS.encode() + b'"\r\n"\r\n'], 2**20)
@@ -621,7 +621,7 @@ def stored(site: Site) -> dict[object, object]:
     return found
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(delivery=deliveries())
 def test_the_database_holds_what_the_oracle_says(
     delivery: Delivery, deliver: Callable[[Delivery], Site]

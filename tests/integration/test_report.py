@@ -401,6 +401,7 @@ def test_the_page_of_a_day(site: Site, tmp_path: Path) -> None:
     assert "<img src=//evil>" in check_page(html).text
 
 
+@pytest.mark.slow
 def test_one_sensor_only(site: Site) -> None:
     rows = "".join(
         f"92;SDS011;42;42.689;23.341;{SECOND + i * CADENCE:%Y-%m-%dT%H:%M:%S};20;;;10;;\n"

@@ -247,7 +247,7 @@ def compare(site: Site, model: Model, ids: list[int]) -> None:
     site.check_books()
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @example(
     steps=[
         ("load", 0, 2, (0, 1)),

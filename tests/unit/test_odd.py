@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.odd import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
@@ -26,9 +26,27 @@ KINDS: list[tuple[Odd, pa.DataType]] = [
 ]
 
 
+columns = st.lists(st.none() | near_numbers | near_times | st.text(max_size=25), max_size=30)
+
+
 @pytest.mark.parametrize(("odd", "kind"), KINDS)
-@given(cells=st.lists(st.none() | near_numbers | near_times | st.text(max_size=25), max_size=30))
+@settings(max_examples=30)
+@given(cells=columns)
 def test_what_is_not_odd_can_be_cast(odd: Odd, kind: pa.DataType, cells: list[str | None]) -> None:
+    check_cast(odd, kind, cells)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("odd", "kind"), KINDS)
+@settings(max_examples=500)
+@given(cells=columns)
+def test_what_is_not_odd_can_be_cast_at_length(
+    odd: Odd, kind: pa.DataType, cells: list[str | None]
+) -> None:
+    check_cast(odd, kind, cells)
+
+
+def check_cast(odd: Odd, kind: pa.DataType, cells: list[str | None]) -> None:
     text = pa.array(cells, pa.string())
     plain = text.filter(pa.array(~odd(text)))
     assert pc.cast(plain, kind).null_count == 0

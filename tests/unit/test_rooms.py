@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,16 @@ def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-def imports_of(module: str, *, typing: bool = False) -> set[str]:
+@cache
+def tree_of(module: str) -> ast.Module:
+    """Return a module's code, to be looked at only."""
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@cache
+def imports_of(module: str, *, typing: bool = False) -> frozenset[str]:
     """Return the modules that a module imports, lazily or not; for type checkers if asked."""
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    tree = tree_of(module)
     skipped: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing:
@@ -76,7 +84,7 @@ def imports_of(module: str, *, typing: bool = False) -> set[str]:
             assert node.module is not None
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in MODULES else node.module for name in names}
-    return found
+    return frozenset(found)
 
 
 def outside(module: str) -> set[str]:
@@ -87,7 +95,7 @@ def outside(module: str) -> set[str]:
 def calls_in(module: str) -> set[str]:
     """Return the last names of everything that is called: `open`, `now`, `unlink`, …"""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Call):
             target = node.func
             if isinstance(target, ast.Attribute):
@@ -171,7 +179,7 @@ def test_the_store_knows_no_data_folders(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_says_what_it_is(module: str) -> None:
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    tree = tree_of(module)
     docstring = ast.get_docstring(tree)
     assert docstring, f"{module} has no docstring"
     first = docstring.splitlines()[0]

@@ -151,7 +151,7 @@ def test_compressing_changes_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("season", [date(2018, 1, 1), date(2018, 7, 10)])
 @pytest.mark.parametrize("rate", [0.0, 0.2])
 def test_clean_rows_keep_the_contract(tmp_path: Path, season: date, rate: float) -> None:
-    run = Simulation(sensors=5, start=season, days=2, fault_rate=rate)
+    run = Simulation(sensors=2, start=season, days=2, fault_rate=rate)
     assert_clean(write(run, tmp_path / "sofia"))
     assert_clean(write(replace(run, dialect="archive"), tmp_path / "archive"))
 
@@ -259,7 +259,7 @@ def test_rows_decide_how_long_it_takes(tmp_path: Path, dialect: str) -> None:
 def test_the_air_has_seasons_and_days(tmp_path: Path) -> None:
     rows: dict[str, list[dict[str, str]]] = {}
     for name, start in {"winter": date(2018, 1, 1), "summer": date(2018, 7, 1)}.items():
-        run = Simulation(sensors=3, days=31, start=start)
+        run = Simulation(sensors=1, days=31, start=start)
         for file in write(run, tmp_path / name):
             rows[f"{name} {file.path.stem[8:14]}"] = clean_rows(file)
 
