@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
+import numpy as np
+
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
@@ -184,7 +186,7 @@ def _blocks(
     at_line = skipped + 2  # the header itself is line `skipped + 1`
     text = first[end:]
     while True:
-        count = text.count(b"\n")
+        count = int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))
         _refuse_long_line(text, at_line, limits)
         yield Block(header, text, (Segment(file, at_line, count),))
         at_line += count

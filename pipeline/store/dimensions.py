@@ -61,10 +61,11 @@ class Adding:
             self.added.months.add(key)
 
     def sensors(self, cursor: Cursor, readings: Readings) -> None:
-        """See to it that every sensor of the readings is known."""
+        """See to it that every sensor of the readings, sorted by sensor, is known."""
+        every = readings.frame["sensor_id"].to_numpy()
         new = [
             sensor
-            for sensor in np.unique(readings.frame["sensor_id"].to_numpy()).tolist()
+            for sensor in every[run_starts(every)].tolist()
             if sensor not in self.known.sensors and sensor not in self.added.sensors
         ]
         if new:
