@@ -79,9 +79,9 @@ def judge(block: Block, contract: Contract) -> Judged:
             readings, repeats = normalise(group, rows, contract)
         with metrics.stage("aggregate"):
             groups.append(Group(readings, repeats, summarise(readings)))
-    # The text is all that is asked for from here on; the columns would only take up room.
-    lines = replace(rows, table=rows.table.schema.empty_table())
     every = joined([rejected, Rejects.of(rows.rejected)])
+    # The text is all that is asked for from here on; the rest would only take up room.
+    lines = replace(rows, table=rows.table.schema.empty_table(), rejected=[])
     return Judged(block.header, block.segments, lines, tuple(groups), every)
 
 
@@ -94,7 +94,8 @@ def ahead(
         blocks: read in one thread, in order; closed at the end.
         work: what to do with each.
         workers: how many threads do it.
-        together: how many results may be taken at once; as many may be waiting.
+        together: how many results may be taken at once. `workers` more than that are in the making
+            or waiting meanwhile.
 
     Yields:
         One result or more, as many as are ready, in the order of the blocks. What reading or

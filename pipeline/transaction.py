@@ -140,20 +140,16 @@ class Transaction:
     def _load_blocks(
         self, load: Load, output: quarantining.Quarantine, blocks: Sequence[Judged]
     ) -> None:
-        groups = [group for block in blocks for group in block.groups]
-        landed: dict[int, Landed] = {}
+        every = [group.readings for block in blocks for group in block.groups]
         with metrics.stage("load"):
-            for table in dict.fromkeys(group.readings.table for group in groups):
-                of_table = [group for group in groups if group.readings.table == table]
-                done = load.together([group.readings for group in of_table], self._ids)
-                landed |= zip(map(id, of_table), done, strict=True)
+            landed = iter(load.together(every, self._ids))
         for block in blocks:
             self._note_header(block)
             for file, count in block.rows.read.items():
                 self._batch.rows[file].rows_read += count
             conflicts: list[Rejected] = []
             for group in block.groups:
-                conflicts += self._settle(load, block, group, landed[id(group)])
+                conflicts += self._settle(load, block, group, next(landed))
             rejected = joined([block.rejected, Rejects.of(conflicts)])
             self._count_rejected(rejected)
             with metrics.stage("quarantine"):

@@ -164,7 +164,8 @@ def _ingested(flow: Flow, settings: Settings, sources: Sequence[Path]) -> Iterat
         for outcome in flow.process(found):
             sha256 = copies[outcome.path]
             yield outcome if sha256 in settled else _settled(flow, outcome, sha256)
-            settled.add(sha256)
+            if outcome.state != "left":
+                settled.add(sha256)
 
 
 def _settled(flow: Flow, outcome: Outcome, sha256: str) -> Outcome:

@@ -34,6 +34,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _HASH_CHUNK = 1 << 20
+_SHORT_LINE = 16  # bytes; shorter ones are no readings, and what is told of each takes room
 
 # What people drop by mistake, by its first bytes.
 _KINDS_BY_MAGIC = {
@@ -186,14 +187,27 @@ def _blocks(
     at_line = skipped + 2  # the header itself is line `skipped + 1`
     text = first[end:]
     while True:
-        count = int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))
         _refuse_long_line(text, at_line, limits)
-        yield Block(header, text, (Segment(file, at_line, count),))
-        at_line += count
+        for some, count in _of_few_lines(text, limits.block_bytes // _SHORT_LINE):
+            yield Block(header, some, (Segment(file, at_line, count),))
+            at_line += count
         following = next(pieces, None)
         if following is None:
             return
         text = following
+
+
+def _of_few_lines(text: bytes, most: int) -> Iterator[tuple[bytes, int]]:
+    """Cut text at every so many lines, and count them; readings have longer lines than that."""
+    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1
+    if len(ends) <= most:
+        yield text, len(ends)
+        return
+    start = 0
+    for at in range(0, len(ends), most):
+        some = ends[at : at + most]
+        yield text[start : some[-1]], len(some)
+        start = int(some[-1])
 
 
 def merged(parts: list[Block], block_bytes: int) -> Iterator[Block]:

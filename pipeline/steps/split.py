@@ -9,9 +9,9 @@ blank lines hold no data and are not rows. Everything else becomes an Arrow tabl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,13 +43,12 @@ def split(block: Block) -> Rows:
     faults = _faults(block, raw, starts, ends, blank)
     keep = ~blank
     keep[list(faults)] = False
-    uneven = _Uneven()
-    table = _parsed(block, raw, starts, newlines, keep, uneven)
+    table, uneven = _parsed(block, raw, starts, newlines, keep)
     if table is None:
         uneven = _all_uneven(block, raw, starts, ends, keep)
         keep[uneven.lines] = False
-        table = _parsed(block, raw, starts, newlines, keep, _Uneven())
-        if table is None:  # pragma: no cover  # would mean that we and Arrow disagree
+        table, others = _parsed(block, raw, starts, newlines, keep)
+        if table is None or len(others.lines):  # pragma: no cover  # if we and Arrow disagreed
             message = "a block could not be split"
             raise AssertionError(message)
     keep[uneven.lines] = False
@@ -96,28 +95,25 @@ def wanted_columns(header: Header) -> list[str]:
     return [name for name in header.names if name in wanted]
 
 
-@dataclass(slots=True)
-class _Uneven:
+class _Uneven(NamedTuple):
     """Lines with more or fewer fields than the header, by their index, and how many they have."""
 
-    lines: Sequence[int] | Ints = ()
-    fields: Sequence[int] | Ints = ()
+    lines: Ints
+    fields: Ints
+
+
+_EVEN = _Uneven(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def _parsed(
-    block: Block,
-    raw: npt.NDArray[np.uint8],
-    starts: Ints,
-    newlines: Ints,
-    keep: Bools,
-    uneven: _Uneven,
-) -> pa.Table | None:
-    """Parse the kept lines with Arrow, noting uneven ones; None when those are many."""
+    block: Block, raw: npt.NDArray[np.uint8], starts: Ints, newlines: Ints, keep: Bools
+) -> tuple[pa.Table | None, _Uneven]:
+    """Parse the kept lines with Arrow, but for uneven ones; no table when those are many."""
     columns = wanted_columns(block.header)
     types = {name: pa.string() for name in columns}
     kept = int(keep.sum())
     if not kept:
-        return pa.table({name: pa.array([], pa.string()) for name in columns})
+        return pa.table({name: pa.array([], pa.string()) for name in columns}), _EVEN
     if kept == len(keep):
         text = pa.py_buffer(block.text)
     else:
@@ -153,10 +149,10 @@ def _parsed(
             ),
         )
     except pa.ArrowInvalid:
-        return None
-    uneven.lines = np.flatnonzero(keep)[np.array(numbers, np.int64) - 1]
-    uneven.fields = fields
-    return table if table.num_rows + len(numbers) == kept else None
+        return None, _EVEN
+    lines = np.flatnonzero(keep)[np.array(numbers, np.int64) - 1]
+    uneven = _Uneven(lines, np.array(fields, np.int64))
+    return (table, uneven) if table.num_rows + len(lines) == kept else (None, _EVEN)
 
 
 def _faults(
@@ -238,8 +234,8 @@ def _ragged(block: Block, starts: Ints, ends: Ints, uneven: _Uneven) -> dict[int
     ragged: dict[int, Reason] = {}
     # A block may hold millions of such lines: they share what is told.
     told: dict[int, Reason] = {}
-    lines = np.asarray(uneven.lines, np.int64)
-    columns = (lines, np.asarray(uneven.fields), starts[lines], ends[lines])
+    lines = uneven.lines
+    columns = (lines, uneven.fields, starts[lines], ends[lines])
     for i, found, start, end in zip(*(column.tolist() for column in columns), strict=True):
         if found not in told:
             told[found] = Reason(

@@ -2,7 +2,8 @@
 
 Readings go straight into the raw table by binary COPY, under a savepoint. Only when a key really
 is taken are they staged, so that the server can tell duplicates from conflicts; what is left then
-takes the straight way too. Writers wait for each other (an advisory lock), so what a transaction
+takes the straight way too. A few that may repeat what the transaction itself brought are staged
+before they collide. Writers wait for each other (an advisory lock), so what a transaction
 has seen stays true until it ends, and the order of locks can never deadlock.
 """
 
@@ -139,23 +140,25 @@ class _Part:
 class _Latest:
     """The latest reading of each sensor that a transaction has brought.
 
-    What is later than that collides with nothing that the transaction brought. It only says where
-    to look: the unique key has the last word.
+    What is later than that collides with nothing that the transaction brought.
     """
 
     def __init__(self) -> None:
         self._times: dict[tuple[str, int], int] = {}
+        self._lost_track = False
 
     def not_after(self, readings: Readings) -> Bools:
         """Return which readings are no later than what came before, and take note of them all."""
+        # Bounded, whatever ids a file has. Then anything may have come before.
+        self._lost_track |= len(self._times) > _SENSORS
+        if self._lost_track:
+            return np.ones(len(readings.frame), bool)
         sensor = readings.frame["sensor_id"].to_numpy()
         time = readings.frame["ts"].to_numpy().view(np.int64)
         starts = run_starts(sensor)
         sizes = run_sizes(starts, len(sensor))
         keys = [(readings.table, number) for number in sensor[starts].tolist()]
         before = np.array([self._times.get(key, _NEVER) for key in keys])
-        if len(self._times) > _SENSORS:  # bounded, whatever ids a file has
-            self._times.clear()
         latest = np.maximum(before, time[starts + sizes - 1])
         self._times |= zip(keys, latest.tolist(), strict=True)
         late: Bools = time <= np.repeat(before, sizes)
@@ -170,6 +173,7 @@ class Load:
         self._adding = adding
         self._places = rollup.Places()
         self._latest = _Latest()
+        self._collided = False
 
     def known(self, hashes: Sequence[str], contract_version: str) -> dict[str, ledger.Known]:
         """As `Store.known`, and no other writer can change the answer before the commit."""
@@ -193,26 +197,28 @@ class Load:
         """Load the readings of blocks that follow each other, in as few goes as can be.
 
         Args:
-            several: what to load, for one raw table; each as in `readings`.
+            several: what to load, each as in `readings`.
             file_ids: a file's position in the batch → its number.
 
         Returns:
             What became of each, in their order.
         """
-        landed: list[Landed] = []
-        for _, alike in groupby(several, lambda readings: readings.quantities):
-            parts: list[_Part] = []
-            for readings in alike:
-                part = self._part(readings, file_ids)
-                # Where many may collide, asking first would cost more than it spares.
-                if np.count_nonzero(part.late) > len(part.late) // _FEW:
-                    landed += self._copied(parts)
-                    landed += self._copied([replace(part, late=np.zeros_like(part.late))])
-                    parts = []
-                else:
-                    parts.append(part)
-            landed += self._copied(parts)
-        return landed
+        # Sensors and places are made known in the order of the blocks, so that nothing depends on
+        # which of them come together.
+        parts = [self._part(readings, file_ids) for readings in several]
+        landed: dict[int, Landed] = {}
+        for table in dict.fromkeys(readings.table for readings in several):
+            of_table = [part for part in parts if part.readings.table == table]
+            for _, alike in groupby(of_table, self._alike):
+                run = list(alike)
+                landed |= zip(map(id, run), self._copied(run), strict=True)
+        return [landed[id(part)] for part in parts]
+
+    def _alike(self, part: _Part) -> object:
+        """Return what neighbours have in common if they can be copied together."""
+        # Where many may collide, asking first would cost more than it spares.
+        few = np.count_nonzero(part.late) <= len(part.late) // _FEW
+        return part.readings.quantities if few and not self._collided else id(part)
 
     def _part(self, readings: Readings, file_ids: Ints) -> _Part:
         if not len(readings.frame):
@@ -226,13 +232,30 @@ class Load:
 
     def _copied(self, parts: Sequence[_Part]) -> list[Landed]:
         """Copy parts in one go; if a key is taken that nobody expected, part by part."""
+        if len(parts) == 1:
+            return [self._copied_alone(parts[0])]
         try:
-            if columns := _in_order(parts):
-                with self._cursor.connection.transaction():  # a savepoint
-                    copy_in(self._cursor, ("air", parts[0].readings.table), columns)
+            self._copy(parts[0].readings.table, _in_order(parts))
         except psycopg.errors.UniqueViolation:
-            return [self._merged(part, np.ones_like(part.late)) for part in parts]
+            self._collided = True
+            return [self._copied_alone(part) for part in parts]
         return [self._merged(part, part.late) for part in parts]
+
+    def _copied_alone(self, part: _Part) -> Landed:
+        late = part.late
+        if np.count_nonzero(late) > len(late) // _FEW:
+            late = np.zeros_like(late)
+        try:
+            self._copy(part.readings.table, _in_order([replace(part, late=late)]))
+        except psycopg.errors.UniqueViolation:
+            self._collided = True
+            late = np.ones_like(late)
+        return self._merged(part, late)
+
+    def _copy(self, table: str, columns: dict[str, pa.Array]) -> None:
+        if columns:
+            with self._cursor.connection.transaction():  # a savepoint
+                copy_in(self._cursor, ("air", table), columns)
 
     def _merged(self, part: _Part, left: Bools) -> Landed:
         """Load what is left of a part, whose keys may be taken; the rest is loaded already."""

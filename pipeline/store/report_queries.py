@@ -8,6 +8,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
+from pipeline.contract.quantities import QUANTITIES
 from pipeline.store.engine import driver_of, guarded
 from pipeline.store.sql import statement
 
@@ -45,10 +46,12 @@ class ReportQueries:
         names["series"] = f"report_{step}s"
         names["reporting"] = f"report_reporting_{step}"
         since, until = (datetime.combine(day, time(), tzinfo=UTC) for day in (first, after))
-        return self._ask(
-            names,
-            {"first": first, "after": after, "since": since, "until": until, "step": step},
+        dust, climate = (
+            [quantity.name for quantity in QUANTITIES if quantity.table == table]
+            for table in ("raw_particulate", "raw_climate")
         )
+        period = {"first": first, "after": after, "since": since, "until": until, "step": step}
+        return self._ask(names, {**period, "dust": dust, "climate": climate})
 
     def _ask(self, names: dict[str, str], parameters: Row) -> dict[str, list[Row]]:
         # One snapshot: what is loaded meanwhile is either in all numbers or in none.

@@ -50,7 +50,7 @@ NOW = datetime(2020, 1, 1, 12, tzinfo=UTC)
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WHOLE = re.compile(r"[+-]?0*\d{1,18}", re.ASCII)
 TIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(:\d\d)?(\.\d+)?(Z|[+-]\d\d:?(?:\d\d)?)?", re.ASCII
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?:(:\d\d)(\.\d+)?)?(Z|[+-]\d\d:?(?:\d\d)?)?", re.ASCII
 )
 
 # What is told about a cell, by what an independent reader can tell: no value, no sense, no belief.

@@ -6,6 +6,10 @@ of them share a COPY depends on the clock, so nothing else may.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Generator
+from itertools import islice
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -14,11 +18,13 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.records import Readings
+from pipeline import flow
+from pipeline.judge import Judged
+from pipeline.records import Block, Readings
 from pipeline.store import load as loading
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Landed, Load, Store
-from tests.integration.conftest import emptied
+from tests.integration.conftest import MakeSite, clock, emptied
 
 START = np.datetime64("2018-01-31T23:50:00", "us")  # two months, so two partitions
 Key = tuple[int, int]
@@ -28,7 +34,9 @@ Part = dict[Key, float]
 keys = st.tuples(st.integers(1, 3), st.integers(0, 20))
 parts = st.dictionaries(keys, st.sampled_from([1.0, 2.0]), max_size=40)
 # In order, as files are: each block's readings are later than those of the block before it.
-late = st.dictionaries(st.tuples(st.integers(1, 3), st.integers(0, 9)), st.just(1.0), max_size=2)
+late = st.dictionaries(
+    st.tuples(st.integers(1, 3), st.integers(0, 9)), st.sampled_from([1.0, 2.0]), max_size=2
+)
 
 
 @st.composite
@@ -89,9 +97,11 @@ def check(engine: sa.Engine, before: Part, several: list[Part]) -> None:
     stored: Part = {}
     with store.loading() as load:
         load.together([readings(before)], ids)
+        load.finish([], pd.DataFrame())
     by_model(stored, before)
     with store.loading() as load:
         found = load.together([readings(part) for part in several], ids)
+        load.finish([], pd.DataFrame())
     due = [by_model(stored, part) for part in several]
     assert [as_model(landed) for landed in found] == due
     with engine.connect() as connection:
@@ -102,10 +112,17 @@ def check(engine: sa.Engine, before: Part, several: list[Part]) -> None:
             ),
             {"start": f"{START}+00"},
         ).all()
-        places = connection.execute(sa.text("SELECT count(*) FROM air.sensor_place")).scalar_one()
+        places = connection.execute(
+            sa.text("SELECT sensor_id, first_ts, last_ts FROM air.sensor_place ORDER BY 1")
+        ).all()
+        due_places = connection.execute(
+            sa.text(
+                "SELECT sensor_id, min(ts), max(ts) FROM air.raw_particulate GROUP BY 1 ORDER BY 1"
+            )
+        ).all()
     assert {(sensor, step): value for sensor, step, value, _ in rows} == stored
     assert len(rows) == len(stored)
-    assert places == 0  # only `finish` writes them
+    assert places == due_places
 
 
 @settings(max_examples=40)
@@ -169,6 +186,12 @@ def test_what_was_noted_is_bounded(
 ) -> None:
     monkeypatch.setattr(loading, "_SENSORS", 0)
     check(shared_engine, {}, [steps(0, 40), steps(10, 40), steps(60, 40) | {(1, 3): 2.0}])
+    # The first stays, whoever is copied with whom: what may have come before is not taken for new.
+    there = {key: value for key, value in steps(0, 100).items() if key != (1, 3)}
+    first = {(1, 3): 1.0, **steps(100, 40)}
+    other = {(2, step): 1.0 for step in range(30)}
+    second = {(1, 3): 2.0} | {(3, step): 1.0 for step in range(30)}
+    check(shared_engine, {}, [there, first, other, second])
 
 
 def test_none_at_all(shared_engine: sa.Engine, copies: list[int]) -> None:
@@ -177,3 +200,49 @@ def test_none_at_all(shared_engine: sa.Engine, copies: list[int]) -> None:
         assert load.together([], np.array([7])) == []
         (landed,) = load.together([readings({})], np.array([7]))
     assert (len(landed.readings.frame), copies) == (0, [])
+
+
+MIXED = "sensor_id;sensor_type;location;lat;lon;timestamp;P1;P2;temperature;humidity\n"
+
+
+# Without the numbers that sequences give out, but in the order in which they did.
+CONTENTS = (
+    "SELECT * FROM air.sensor ORDER BY sensor_id",
+    "SELECT location_id, lat, lon FROM air.location ORDER BY location_key",
+    "SELECT sensor_id, ts, pm10, pm25, flags FROM air.raw_particulate ORDER BY 1, 2",
+    "SELECT sensor_id, ts, temperature, humidity, flags FROM air.raw_climate ORDER BY 1, 2",
+    "SELECT line_no, line, reasons::text FROM air.quarantined_row ORDER BY 1",
+    "SELECT sensor_model, rows_read, rows_loaded, rows_duplicate FROM air.source_file",
+    "SELECT sensor_id, quantity, hour, n, min, max FROM air.hourly ORDER BY 1, 2, 3",
+)
+
+
+def mixed(number: int) -> str:
+    """Return the row of a sensor that calls itself now this, now that."""
+    rng = random.Random(number)
+    kind = rng.choice(["SDS011", "DHT22", "SDS011", "PPD42NS"])
+    values = ";;21.5;60" if kind == "DHT22" else f"{rng.randrange(1, 4)};5;;"
+    where, moment = rng.randrange(2000), clock(number % 5)
+    return f"{rng.randrange(1, 2000)};{kind};{where};42.{where};23.3;{moment};{values}"
+
+
+def test_what_is_copied_together_makes_no_difference_to_anything(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [mixed(number) for number in range(12_000)]
+    text = MIXED + "".join(f"{row}\n" for row in rows)
+    found = []
+    for several in (1, 2, 3):
+
+        def grouped(
+            blocks: Generator[Block], work: Callable[[Block], Judged], *_: int, many: int = several
+        ) -> Generator[list[Judged]]:
+            judged = map(work, blocks)
+            while some := list(islice(judged, many)):
+                yield some
+
+        monkeypatch.setattr(flow, "ahead", grouped)
+        site = make_site(block_bytes=2**16, batch_bytes=1)
+        assert site.load(text).state == "loaded"
+        found.append([site.sql(query) for query in CONTENTS])
+    assert found[0] == found[1] == found[2]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
 from pipeline.judge import Judged, judge
 from pipeline.records import Block, Segment
+from pipeline.steps import read
 
 CONTRACT = Contract.default()
 HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", CONTRACT)
@@ -27,3 +30,24 @@ def test_nothing_is_told_that_is_said_of_no_row() -> None:
     rejected = judged(*lines).rejected
     assert len(rejected) == len(rejected.told) == 50
     assert {len(told) for told in rejected.told} == {7}
+
+
+def test_what_was_judged_keeps_rejected_rows_once() -> None:
+    block = judged(b"x", b"x,y", b'"')
+    assert len(block.rejected) == 3
+    assert block.rows.rejected == []
+
+
+def test_a_block_of_short_lines_is_cut(tmp_path: Path) -> None:
+    lines = [HEADER.line, *("x" * (number % 3) for number in range(100_000))]
+    path = tmp_path / "short.csv"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    limits = read.Limits(block_bytes=2**16, max_line_bytes=2**16, max_inflated_bytes=2**30)
+    blocks = list(read.blocks(read.content(path, 0), 0, CONTRACT, limits))
+    assert "".join(block.text.decode() for block in blocks).splitlines() == lines[1:]
+    expected = 2
+    for block in blocks:
+        (segment,) = block.segments
+        assert segment.first_line == expected
+        assert segment.lines == block.text.count(b"\n") <= 2**16 // 16
+        expected += segment.lines

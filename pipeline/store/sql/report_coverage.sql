@@ -7,8 +7,8 @@ SELECT count(DISTINCT sensor_id) AS sensors,
        coalesce(sum(complete_hours), 0)::bigint AS complete_hours
   FROM (SELECT sensor_id, day, max(n) AS readings, bool_and(complete) AS complete,
                min(complete_hours) AS complete_hours,
-               bool_or(quantity IN ('pm10', 'pm25', 'pm1')) AS dust,
-               bool_or(quantity IN ('temperature', 'humidity', 'pressure')) AS climate
+               bool_or(quantity = ANY(%(dust)s)) AS dust,
+               bool_or(quantity = ANY(%(climate)s)) AS climate
           FROM air.daily_complete
          WHERE day >= %(first)s AND day < %(after)s
          GROUP BY sensor_id, day) AS days
