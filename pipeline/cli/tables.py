@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -16,7 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.config import Settings
-from pipeline.flow import Outcome
+
+if TYPE_CHECKING:
+    # To run, it takes pandas and a second: commands that only look do without.
+    from pipeline.flow import Outcome
 
 _STATE = {
     "loaded": "[green]loaded[/]",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -197,3 +199,9 @@ def test_every_sql_statement_says_what_it_is_for() -> None:
     assert statements
     for path in statements:
         assert path.read_text(encoding="utf-8").startswith("-- "), path.name
+
+
+@pytest.mark.parametrize("command", ["look", "doctor", "reporting"])
+def test_commands_that_only_look_start_without_pandas(command: str) -> None:
+    asked = f"import sys, pipeline.cli.{command}; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
