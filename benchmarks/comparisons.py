@@ -252,7 +252,7 @@ def _fill(place: Place) -> None:
     months = [date(2017 + month // 12, month % 12 + 1, 1) for month in range(25)]
     place.fresh("filled", ours=True)
     a_month = _FILLED // len(months)
-    sensors = a_month * 148 // (30 * 86_400) + 1
+    sensors = a_month * 148 // (28 * 86_400) + 1  # whatever the month, it has that many days
     for month in months:
         place.run(
             "filled",

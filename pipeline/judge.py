@@ -94,8 +94,8 @@ def ahead(
         blocks: read in one thread, in order; closed at the end.
         work: what to do with each.
         workers: how many threads do it.
-        together: how many results may be taken at once. `workers` more than that are in the making
-            or waiting meanwhile.
+        together: how many results may be taken at once, at most. One more than `workers` are in the
+            making or waiting meanwhile.
 
     Yields:
         One result or more, as many as are ready, in the order of the blocks. What reading or
@@ -111,7 +111,6 @@ def ahead(
             block = reading.submit(next, blocks, None)
             return working.submit(_worked, block, work)
 
-        # Not too far at first: the first result is what everybody waits for.
         waiting = deque(begin() for _ in range(workers + 1))
         try:
             while (result := waiting.popleft().result()) is not None:
@@ -121,7 +120,7 @@ def ahead(
                         break
                     waiting.popleft()
                     ready.append(more)
-                waiting += [begin() for _ in range(workers + together - len(waiting))]
+                waiting += [begin() for _ in ready]
                 yield ready
         finally:
             # What nobody will take is neither worked on nor read any more.
