@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -128,13 +128,14 @@ class _Part:
     Attributes:
         readings: as they were given.
         columns: the same as the table's columns; none if there are no readings.
-        late: those that are not later than what the transaction brought before: it may have
-            brought them too.
+        late: those that the transaction may have brought before, if they are few.
+        alone: they are many: asking for each would cost more than it spares.
     """
 
     readings: Readings
     columns: dict[str, pa.Array]
     late: Bools
+    alone: bool
 
 
 class _Latest:
@@ -216,19 +217,18 @@ class Load:
 
     def _alike(self, part: _Part) -> object:
         """Return what neighbours have in common if they can be copied together."""
-        # Where many may collide, asking first would cost more than it spares.
-        few = np.count_nonzero(part.late) <= len(part.late) // _FEW
-        return part.readings.quantities if few and not self._collided else id(part)
+        return id(part) if part.alone or self._collided else part.readings.quantities
 
     def _part(self, readings: Readings, file_ids: Ints) -> _Part:
         if not len(readings.frame):
-            return _Part(readings, {}, np.zeros(0, bool))
+            return _Part(readings, {}, np.zeros(0, bool), alone=False)
         self._adding.months(self._cursor, readings)
         self._adding.sensors(self._cursor, readings)
         keys = self._adding.location_keys(self._cursor, readings)
-        return _Part(
-            readings, _raw_columns(readings, keys, file_ids), self._latest.not_after(readings)
-        )
+        late = self._latest.not_after(readings)
+        many = bool(np.count_nonzero(late) > len(late) // _FEW)
+        columns = _raw_columns(readings, keys, file_ids)
+        return _Part(readings, columns, np.zeros_like(late) if many else late, alone=many)
 
     def _copied(self, parts: Sequence[_Part]) -> list[Landed]:
         """Copy parts in one go; if a key is taken that nobody expected, part by part."""
@@ -242,15 +242,12 @@ class Load:
         return [self._merged(part, part.late) for part in parts]
 
     def _copied_alone(self, part: _Part) -> Landed:
-        late = part.late
-        if np.count_nonzero(late) > len(late) // _FEW:
-            late = np.zeros_like(late)
         try:
-            self._copy(part.readings.table, _in_order([replace(part, late=late)]))
+            self._copy(part.readings.table, _in_order([part]))
         except psycopg.errors.UniqueViolation:
             self._collided = True
-            late = np.ones_like(late)
-        return self._merged(part, late)
+            return self._merged(part, np.ones_like(part.late))
+        return self._merged(part, part.late)
 
     def _copy(self, table: str, columns: dict[str, pa.Array]) -> None:
         if columns:
