@@ -52,7 +52,7 @@ def ours(
     if fresh:
         place.fresh(database, ours=True)
     home = place.home(files)
-    place.settle()
+    place.settle(database)
     command = [sys.executable, "-m", "benchmarks.worker", str(home)]
     done = subprocess.run(
         [*command, place.sqlalchemy_url(database)], stdout=subprocess.PIPE, check=True, text=True
@@ -70,7 +70,7 @@ def psql(place: Place, files: Sequence[Path], rows: int) -> Taken:
     options = "csv header" + (" delimiter ';'" if archive else "")
     script = place.folder / "copy.sql"
     script.write_text("".join(f"\\copy raw from '{path}' {options}\n" for path in files))
-    place.settle()
+    place.settle("theirs")
     began = time.perf_counter()
     subprocess.run(
         [bin_dir() / "psql", place.url("theirs"), "-q", "-v", "ON_ERROR_STOP=1", "-f", script],
@@ -85,7 +85,7 @@ def to_sql(place: Place, file: Path, rows: int) -> Taken:
     _make_table(place, _SOFIA)
     address = place.url("theirs")
     engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(address))
-    place.settle()
+    place.settle("theirs")
     began = time.perf_counter()
     frame = pd.read_csv(file, nrows=rows, parse_dates=["timestamp"])
     frame.columns = pd.Index(["idx", *(name.lower() for name in frame.columns[1:])])
@@ -117,7 +117,7 @@ def pgloader(place: Place, file: Path, rows: int) -> Taken:
         "  WITH skip header = 1, fields terminated by ','\n"
         "  SET timezone TO 'UTC';\n"
     )
-    place.settle()
+    place.settle("theirs")
     began = time.perf_counter()
     done = subprocess.run(
         ["pgloader", command],

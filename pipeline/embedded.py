@@ -58,6 +58,7 @@ _ALWAYS = (
 # Taste: written into postgresql.conf once, so that ALTER SYSTEM can change it.
 _AT_FIRST = (
     "-cshared_buffers=256MB",
+    "-cwal_buffers=64MB",  # or who loads a file writes the log himself, every 10 MB
     "-cmaintenance_work_mem=128MB",
     "-cmax_connections=50",
     "-cmax_wal_size=4GB",

@@ -40,7 +40,7 @@ from pipeline.steps.watch import Found
 from pipeline.store.ledger import FileRow, Known
 from pipeline.store.load import Store
 from pipeline.store.retry import retrying
-from pipeline.transaction import Batch, Transaction
+from pipeline.transaction import Batch, Busy, Transaction
 
 T = TypeVar("T")
 State = Literal["loaded", "refused", "known", "left"]
@@ -222,14 +222,14 @@ class Flow:
     def _limits(self) -> read.Limits:
         return read.Limits.of(self.settings)
 
-    def _judged(self, batch: Batch, members: Sequence[int]) -> Generator[list[Judged]]:
+    def _judged(self, batch: Batch, members: Sequence[int], busy: Busy) -> Generator[list[Judged]]:
         """Yield files by one block or several until we are asked to stop; say that it goes on."""
 
         def work(block: Block) -> Judged:
             return batch.judged.get(_whose(block)) or judge(block, self.contract)
 
         text = self._text(batch, members)
-        with closing(ahead(text, work, self.settings.workers, _TOGETHER)) as judged:
+        with closing(ahead(text, work, self.settings.workers, _TOGETHER, busy)) as judged:
             for blocks in judged:
                 self._go_on()
                 yield blocks

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import pyarrow as pa
 
 from pipeline import metrics
 from pipeline.contract import Contract
@@ -26,6 +28,10 @@ from pipeline.steps.split import split
 from pipeline.steps.validate import validate
 
 T = TypeVar("T")
+
+# Arrow's own choice keeps four times what is in use, since every thread has a heap of its own.
+if "jemalloc" in pa.supported_memory_backends():
+    pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +86,19 @@ def judge(block: Block, contract: Contract) -> Judged:
         with metrics.stage("aggregate"):
             groups.append(Group(readings, repeats, summarise(readings)))
     every = joined([rejected, Rejects.of(rows.rejected)])
-    # The text is all that is asked for from here on; the rest would only take up room.
-    lines = replace(rows, table=rows.table.schema.empty_table(), rejected=[])
+    # The text is all that is asked for from here on, and that only of rows that may still turn out
+    # to contradict others; the rest would only take up room.
+    text = rows.text if any(len(group.readings.frame) for group in groups) else b""
+    lines = replace(rows, table=rows.table.schema.empty_table(), rejected=[], text=text)
     return Judged(block.header, block.segments, lines, tuple(groups), every)
 
 
 def ahead(
-    blocks: Generator[Block], work: Callable[[Block], T], workers: int, together: int
+    blocks: Generator[Block],
+    work: Callable[[Block], T],
+    workers: int,
+    together: int,
+    busy: Callable[[], Future[Any] | None] = lambda: None,
 ) -> Generator[list[T]]:
     """Read and work on blocks in threads, a few ahead of whoever takes the results.
 
@@ -96,6 +108,8 @@ def ahead(
         workers: how many threads do it.
         together: how many results may be taken at once, at most. One more than `workers` are in the
             making or waiting meanwhile.
+        busy: returns what whoever takes the results is busy with, if anything. Until that is done
+            there is time to wait for one more.
 
     Yields:
         One result or more, as many as are ready, in the order of the blocks. What reading or
@@ -116,12 +130,15 @@ def ahead(
             while (result := waiting.popleft().result()) is not None:
                 ready = [result]
                 while len(ready) < together and waiting:
+                    if (job := busy()) is not None:
+                        wait((waiting[0], job), return_when=FIRST_COMPLETED)
                     if (more := _if_ready(waiting[0])) is None:
                         break
                     waiting.popleft()
                     ready.append(more)
-                waiting += [begin() for _ in ready]
                 yield ready
+                # Not before: while the database is behind, nothing more is to be held.
+                waiting += [begin() for _ in ready]
         finally:
             # What nobody will take is neither worked on nor read any more.
             for pool in (reading, working):

@@ -6,11 +6,14 @@ rows conflict; its names derive from the files' hashes, so a second try overwrit
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +22,17 @@ from pipeline.contract import MAX_ID, Contract
 from pipeline.contract.explain import conflict
 from pipeline.errors import FileRefused, Transient
 from pipeline.judge import Group, Judged
-from pipeline.records import Block, Content, Ints, Rejected, Span
+from pipeline.records import Block, Content, Ints, Rejected
 from pipeline.rejects import Rejects, joined
 from pipeline.steps import aggregate
 from pipeline.steps import quarantine as quarantining
+from pipeline.steps.aggregate import Summary
 from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow, Known
-from pipeline.store.load import Landed, Load, Store, Stored
+from pipeline.store.load import Landed, Load, Run, Store, Stored
+
+# Returns what the database is busy with, if anything.
+Busy = Callable[[], Future[Any] | None]
 
 
 @dataclass(slots=True)
@@ -58,6 +65,23 @@ class Batch:
         return Known(twin.file_id, twin.name, twin.state)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A block whose rows are in the database.
+
+    Attributes:
+        block: the block.
+        landed: what became of the readings of each of its groups.
+        duplicates: file → how many of its rows repeat others; to be added up.
+        rejected: all its rejected rows, by file and line.
+    """
+
+    block: Judged
+    landed: Sequence[Landed]
+    duplicates: Sequence[Mapping[int, int]]
+    rejected: Rejects
+
+
 class Transaction:
     """The transaction of some files of a batch. Every `run` starts counting at zero.
 
@@ -67,7 +91,8 @@ class Transaction:
         folder: where rejected rows go.
         batch: the files, and what is settled about them already; what comes out is noted there.
         members: the positions of the files that this transaction is about.
-        judged: reads and judges files, by their positions, one block or several at a time.
+        judged: reads and judges files, by their positions, one block or several at a time; it is
+            told how to ask what the database is busy with.
     """
 
     def __init__(
@@ -77,7 +102,7 @@ class Transaction:
         folder: Path,
         batch: Batch,
         members: Sequence[int],
-        judged: Callable[[Sequence[int]], Generator[list[Judged]]],
+        judged: Callable[[Sequence[int], Busy], Generator[list[Judged]]],
     ) -> None:
         self._store = store
         self._contract = contract
@@ -89,12 +114,14 @@ class Transaction:
         self._ids: Ints = np.zeros(len(batch.files), np.int64)
         self._by_file = aggregate.Running(())
         self._hourly = aggregate.Running(())
+        self._at_work: deque[Future[list[_Stored]]] = deque()
 
     def run(self) -> None:
         """Load the files, or raise and leave nothing behind."""
         batch, folder = self._batch, self._folder
         self._by_file = aggregate.Running(aggregate.BY_FILE)
         self._hourly = aggregate.Running(aggregate.HOURLY)
+        self._at_work = deque()
         with (
             quarantining.quarantine(folder, batch.files) as output,
             self._store.loading() as load,
@@ -105,9 +132,8 @@ class Transaction:
                     quarantining.refuse(folder, batch.files[position], refusal)
             loading = [position for position in new if position not in batch.settled]
             # Closed, also when loading fails: its threads must not outlive the transaction.
-            with closing(self._judged(loading)) as judged:
-                for blocks in judged:
-                    self._load_blocks(load, output, blocks)
+            with closing(self._judged(loading, self._busy)) as judged:
+                self._load(load, output, judged)
             output.publish()
             self._finish(load, new)
 
@@ -137,24 +163,73 @@ class Transaction:
                 batch.twins[position] = first
         return list(new.values())
 
-    def _load_blocks(
-        self, load: Load, output: quarantining.Quarantine, blocks: Sequence[Judged]
+    def _load(
+        self, load: Load, output: quarantining.Quarantine, judged: Iterable[Sequence[Judged]]
     ) -> None:
-        every = [group.readings for block in blocks for group in block.groups]
+        """Load blocks, some at a time.
+
+        While the database has some, the next are made ready for it, and those before are noted.
+        """
+        for blocks in judged:
+            with metrics.stage("prepare"):
+                every = [group.readings for block in blocks for group in block.groups]
+                runs = load.runs(every, self._ids)
+            self._at_work.append(load.later(partial(self._store_blocks, load, blocks, runs)))
+            if len(self._at_work) > 1:
+                self._note(load, output, self._at_work.popleft().result())
+        self._hourly.settle()
+        for last in self._at_work:
+            self._note(load, output, last.result())
+
+    def _busy(self) -> Future[list[_Stored]] | None:
+        return self._at_work[-1] if self._at_work else None
+
+    def _store_blocks(
+        self, load: Load, blocks: Sequence[Judged], runs: Sequence[Run]
+    ) -> list[_Stored]:
         with metrics.stage("load"):
-            landed = iter(load.together(every, self._ids))
-        for block in blocks:
+            landed = load.together(runs)
+        return [
+            self._store_rest(load, block, [landed[id(group.readings)] for group in block.groups])
+            for block in blocks
+        ]
+
+    def _store_rest(self, load: Load, block: Judged, landed: Sequence[Landed]) -> _Stored:
+        """Tell duplicates from conflicts, and store the rows that are rejected."""
+        duplicates, conflicts = [], []
+        for group, became in zip(block.groups, landed, strict=True):
+            repeated, contradicting = self._settled(block, group, became)
+            duplicates += [repeated, became.duplicates]
+            conflicts += contradicting
+        rejected = joined([block.rejected, Rejects.of(conflicts)])
+        with metrics.stage("load"):
+            load.quarantined(rejected, self._ids)
+        return _Stored(block, landed, duplicates, rejected)
+
+    def _note(self, load: Load, output: quarantining.Quarantine, stored: Sequence[_Stored]) -> None:
+        """Count what became of blocks, and write out the rows that were rejected."""
+        for each in stored:
+            block = each.block
             self._note_header(block)
-            for file, count in block.rows.read.items():
-                self._batch.rows[file].rows_read += count
-            conflicts: list[Rejected] = []
-            for group in block.groups:
-                conflicts += self._settle(load, block, group, next(landed))
-            rejected = joined([block.rejected, Rejects.of(conflicts)])
-            self._count_rejected(rejected)
+            self._count(block.rows.read, each.duplicates)
+            for group, landed in zip(block.groups, each.landed, strict=True):
+                self._note_summary(load, group.summary_of(landed.readings))
+            self._count_rejected(each.rejected)
             with metrics.stage("quarantine"):
-                load.quarantined(rejected, self._ids)
-                output.add(block.header, rejected)
+                output.add(block.header, each.rejected)
+
+    def _note_summary(self, load: Load, summary: Summary) -> None:
+        with metrics.stage("aggregate"):
+            self._by_file.add(summary.by_file)
+            # Neighbouring blocks share hours: merged here, most are written only once.
+            self._hourly.add(summary.hourly)
+            if self._hourly.full:
+                # Whole days, as far as possible: written once, they need not be merged there.
+                today = aggregate.current_day(summary.hourly)
+                if hourly := self._hourly.take_before(today):
+                    load.later(partial(load.hourly, hourly))
+        for span in summary.spans:
+            self._batch.rows[span.file].add(span)
 
     def _count_rejected(self, rejected: Rejects) -> None:
         alike, counts = np.unique(rejected.file << 32 | rejected.code, return_counts=True)
@@ -164,19 +239,13 @@ class Transaction:
             for reason in rejected.told[pair & MAX_ID]:
                 self._batch.rules[file][reason.rule] += count
 
-    def _settle(self, load: Load, block: Judged, group: Group, landed: Landed) -> list[Rejected]:
-        """Count what became of readings; return the rows that contradict what is there."""
+    def _settled(
+        self, block: Judged, group: Group, landed: Landed
+    ) -> tuple[dict[int, int], list[Rejected]]:
+        """Return how many rows of each file repeat others, and the rows that contradict others."""
         rows = block.rows
-        with metrics.stage("aggregate"):
-            summary = group.summary_of(landed.readings)
-            self._by_file.add(summary.by_file)
-            # Neighbouring blocks share hours: merged here, most are written only once.
-            self._hourly.add(summary.hourly)
-            if self._hourly.full:
-                load.hourly(self._hourly.take())
         beaten = {stored.row: self._in_database(stored) for stored in landed.conflicts}
         duplicates, conflicts = settle(group.readings, group.repeats, rows, self._names, beaten)
-        self._count(summary.spans, duplicates, landed.duplicates)
         conflicts += [
             Rejected(
                 stored.file,
@@ -186,7 +255,7 @@ class Transaction:
             )
             for stored in landed.conflicts
         ]
-        return conflicts
+        return duplicates, conflicts
 
     def _in_database(self, stored: Stored) -> tuple[dict[str, float], str]:
         """Return the values that hold a key in the database, and where they came from."""
@@ -203,13 +272,13 @@ class Transaction:
             if row.sensor_model is None:
                 row.sensor_model = block.header.models[0].name
 
-    def _count(self, spans: Sequence[Span], *duplicates: dict[int, int]) -> None:
+    def _count(self, read: Mapping[int, int], duplicates: Iterable[Mapping[int, int]]) -> None:
         rows = self._batch.rows
+        for file, count in read.items():
+            rows[file].rows_read += count
         for repeated in duplicates:
             for file, count in repeated.items():
                 rows[file].rows_duplicate += count
-        for span in spans:
-            rows[span.file].add(span)
 
     def _finish(self, load: Load, new: Sequence[int]) -> None:
         batch = self._batch
@@ -219,8 +288,8 @@ class Transaction:
                 row.state, row.rule, row.reason = "refused", refusal.rule, str(refusal)
         written = [batch.rows[position] for position in new if position not in batch.left]
         with metrics.stage("aggregate"):
-            load.hourly(self._hourly.take())
-            statistics = self._by_file.take()
-        if len(statistics):
-            statistics["file_id"] = self._ids[statistics.pop("file").to_numpy().astype(np.int64)]
-        load.finish(written, statistics)
+            hourly, by_file = self._hourly.take(), self._by_file.take()
+        with metrics.stage("load"):
+            if hourly is not None:
+                load.later(partial(load.hourly, hourly))
+            load.later(partial(load.finish, written, by_file, self._ids)).result()

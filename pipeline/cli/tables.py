@@ -107,10 +107,10 @@ def _summary(console: Console, found: Sequence[Outcome], seconds: float) -> None
     parts = [f"{states[state]:,} {state}" for state in _STATE if states[state]]
     read = sum(row.rows_read for row in rows)
     if not rows:
-        console.print(
-            f"{files(len(found))}: {', '.join(parts)}. Nothing changed in the database"
+        say(
+            console,
+            f"{files(len(found))}: {', '.join(parts)}. No rows were loaded"
             f"  [dim]({seconds:.1f} s)[/]",
-            highlight=False,
         )
         return
     told = (

@@ -126,3 +126,6 @@ QUANTITIES: tuple[Quantity, ...] = (
         mistaken_unit=("hPa", 300.0, 1100.0),
     ),
 )
+
+# In the order of the alphabet, as the database sorts them: a short number stands for a long word.
+SORTED_NAMES = tuple(sorted(quantity.name for quantity in QUANTITIES))

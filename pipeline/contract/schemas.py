@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,10 +66,27 @@ def failing_cells(
     Returns:
         Column → positions of the rows that fail there; `lat,lon` is the place as a whole.
     """
-    failing = {name: _failing(frame[name], column) for name, column in schema.columns.items()}
+    failing = {
+        name: _failing(frame[name], column)
+        for name, column in schema.columns.items()
+        if not _within(frame[name].to_numpy(), column)
+    }
     for check in schema.checks:
         failing["lat,lon"] = _failed(check, frame)
     return {name: rows for name, rows in failing.items() if len(rows)}
+
+
+def _within(values: npt.NDArray[Any], column: pa.Column) -> bool:
+    """Whether a look at the lowest and the highest value tells already that no cell fails."""
+    if not len(values) or len(column.checks) > 1:
+        return not len(values)
+    limits = column.checks[0].statistics
+    if column.nullable:
+        low, high = np.fmin.reduce(values), np.fmax.reduce(values)
+    else:
+        low, high = values.min(), values.max()
+    # Where a cell is empty that may not be, so are both of them.
+    return not pd.isna(low) and bool(low >= limits["min_value"] and high <= limits["max_value"])
 
 
 def _failing(cells: pd.Series, column: pa.Column) -> npt.NDArray[np.int64]:

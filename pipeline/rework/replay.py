@@ -277,6 +277,7 @@ class _Attempt:
     def _all(self, load: Load, repair: Repair) -> None:
         # A number that is never committed would only leave a gap.
         self._row.file_id = 0 if self._dry else load.file_ids(1)[0]
+        self._ids: Ints = np.array([self._row.file_id], np.int64)
         wanted, after = self._lines, 0
         # Many are sooner picked from all that is open than named one by one.
         lines = sorted(wanted) if wanted is not None and len(wanted) < _FEW else None
@@ -290,11 +291,9 @@ class _Attempt:
         if not self._row.rows_read:
             return
         self._row.sha256 = self._digest.hexdigest()
-        load.hourly(self._hourly.take())
-        statistics = self._by_file.take()
-        if len(statistics):
-            statistics["file_id"] = self._row.file_id
-        load.finish([self._row], statistics)
+        if hourly := self._hourly.take():
+            load.hourly(hourly)
+        load.finish([self._row], self._by_file.take(), self._ids)
 
     def _chunk(self, load: Load, repair: Repair, rows: Sequence[QuarantinedRow]) -> None:
         numbered = [
@@ -337,13 +336,12 @@ class _Attempt:
         self, load: Load, block: Block
     ) -> tuple[dict[int, Became], dict[int, tuple[Reason, ...]]]:
         """Load what passes; return line → what became of it, and line → why it fails."""
-        ids: Ints = np.array([self._row.file_id], np.int64)
         judged = judge(block, self._replay._contract)
         rows = judged.rows
         reasons = {row.line_no: row.reasons for row in judged.rejected}
         became: dict[int, Became] = {}
         for group in judged.groups:
-            landed = load.readings(group.readings, ids)
+            landed = load.readings(group.readings, self._ids)
             summary = group.summary_of(landed.readings)
             self._by_file.add(summary.by_file)
             self._hourly.add(summary.hourly)

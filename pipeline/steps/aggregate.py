@@ -16,16 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.contract.quantities import QUANTITIES
-from pipeline.records import Floats, Ints, Readings, Span
+from pipeline.contract.quantities import SORTED_NAMES
+from pipeline.records import Columns, Floats, Ints, Readings, Span
 from pipeline.runs import run_sizes, run_starts
 
 HOUR = 3_600_000_000  # µs
+DAY = 24 * HOUR
 BY_FILE = ("file", "sensor_id", "quantity")
 HOURLY = ("sensor_id", "quantity", "hour")
 STATISTICS = ("n", "min", "max", "mean", "m2")
-# Numbers instead of words while they are compared.
-_QUANTITIES = pd.CategoricalDtype(sorted(quantity.name for quantity in QUANTITIES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +34,15 @@ class Summary:
     Attributes:
         spans: what each file brought.
         by_file: one row for each file, sensor and quantity: `file` (int64), `sensor_id` (int32),
-            `quantity` (categorical), `n` (int64), `min`, `max` (float32), `mean`, `m2` (float64).
+            `quantity` (int8: position in `SORTED_NAMES`), `n` (int64), `min`, `max` (float32),
+            `mean`, `m2` (float64).
         hourly: one row for each sensor, quantity and UTC hour: `sensor_id`, `quantity`, `hour`
-            (datetime64[us], UTC), and from `n` on as in `by_file`.
+            (int64: µs since 1970), and from `n` on as in `by_file`.
     """
 
     spans: list[Span]
-    by_file: pd.DataFrame
-    hourly: pd.DataFrame
+    by_file: Columns
+    hourly: Columns
 
 
 def summarise(readings: Readings) -> Summary:
@@ -51,30 +51,43 @@ def summarise(readings: Readings) -> Summary:
     if (np.diff(frame["file"].to_numpy()) < 0).any():
         frame = frame.sort_values("file", kind="stable")
     groups = _grouped(frame, readings.quantities)
-    return Summary(
-        _spans(frame, readings.models),
-        *(merge([groups[[*keys, *STATISTICS]]], keys) for keys in (BY_FILE, HOURLY)),
+    by_file, hourly = (
+        merge([{name: groups[name] for name in (*keys, *STATISTICS)}], keys)
+        for keys in (BY_FILE, HOURLY)
     )
+    return Summary(_spans(frame, readings.models), by_file, hourly)
 
 
-def merge(parts: Sequence[pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
-    """Merge statistics of disjoint rows: one row for each value of `keys`."""
-    every = pd.concat(parts, ignore_index=True)
-    by = [_as_integers(every[key]) for key in keys]
-    order = np.lexsort(by[::-1])
-    starts = run_starts(*(key[order] for key in by))
-    if len(starts) == len(every):
+def merge(parts: Sequence[Columns], keys: Sequence[str]) -> Columns:
+    """Merge statistics of disjoint rows: one row for each value of `keys`, sorted by these."""
+    every = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.lexsort([every[key] for key in keys[::-1]])
+    every = {name: column[order] for name, column in every.items()}
+    starts = run_starts(*(every[key] for key in keys))
+    if len(starts) == len(order):
         return every
-    merged = every.loc[order[starts], [*keys]].reset_index(drop=True)
-    n, low, high, mean, m2 = (every[name].to_numpy()[order] for name in STATISTICS)
-    merged["n"] = np.add.reduceat(n, starts)
-    merged["min"] = np.minimum.reduceat(low, starts)
-    merged["max"] = np.maximum.reduceat(high, starts)
-    merged["mean"] = np.add.reduceat(n * mean, starts) / merged["n"].to_numpy()
-    sizes = run_sizes(starts, len(every))
-    drift = mean - np.repeat(merged["mean"].to_numpy(), sizes)
-    merged["m2"] = np.add.reduceat(m2 + n * drift * drift, starts)
-    return merged
+    n, low, high, mean, m2 = (every[name] for name in STATISTICS)
+    total = np.add.reduceat(n, starts)
+    centre = np.add.reduceat(n * mean, starts) / total
+    drift = mean - np.repeat(centre, run_sizes(starts, len(order)))
+    return {key: every[key][starts] for key in keys} | {
+        "n": total,
+        "min": np.minimum.reduceat(low, starts),
+        "max": np.maximum.reduceat(high, starts),
+        "mean": centre,
+        "m2": np.add.reduceat(m2 + n * drift * drift, starts),
+    }
+
+
+def current_day(hourly: Columns) -> int:
+    """Return the start of the day, in µs since 1970, that most of some readings have reached.
+
+    Files have their readings more or less in the order of time. So nothing more comes, as a rule,
+    for the days before.
+    """
+    hours = np.sort(hourly["hour"])
+    early = int(hours[len(hours) // 20])
+    return early - early % DAY
 
 
 class Running:
@@ -88,47 +101,66 @@ class Running:
     def __init__(self, keys: Sequence[str], enough: int = 100_000) -> None:
         self._keys = keys
         self._enough = enough
-        self._parts: list[pd.DataFrame] = []
+        self._parts: list[Columns] = []
         self._held = 0
 
-    def add(self, part: pd.DataFrame) -> None:
+    def add(self, part: Columns) -> None:
         """Add the statistics of further rows."""
-        if not len(part):
+        if not len(part["n"]):
             return
         self._parts.append(part)
-        self._held += len(part)
+        self._held += len(part["n"])
         if self._held > self._enough:
+            self.settle()
+
+    def settle(self) -> None:
+        """Merge what was added, so that the rest takes less time."""
+        if len(self._parts) > 1:
             self._parts = [merge(self._parts, self._keys)]
-            self._held = len(self._parts[0])
+            self._held = len(self._parts[0]["n"])
 
     @property
     def full(self) -> bool:
         """Whether merging was of no help: there are more groups than `enough`."""
         return self._held > self._enough
 
-    def take(self) -> pd.DataFrame:
-        """Return what was added, merged, and start anew."""
+    def take(self) -> Columns | None:
+        """Return what was added, merged, and start anew; None when there was nothing."""
+        self.settle()
         parts, self._parts, self._held = self._parts, [], 0
-        return merge(parts, self._keys) if parts else pd.DataFrame()
+        return parts[0] if parts else None
+
+    def take_before(self, hour: int) -> Columns | None:
+        """Return the groups of earlier hours, merged, and keep the others, unless they are many.
+
+        Args:
+            hour: the start of the first hour to keep, in µs since 1970.
+        """
+        every = self.take()
+        if every is None or np.count_nonzero(later := every["hour"] >= hour) > self._enough // 2:
+            return every
+        self.add({name: column[later] for name, column in every.items()})
+        return {name: column[~later] for name, column in every.items()}
 
 
-def _grouped(frame: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
+def _grouped(frame: pd.DataFrame, quantities: Sequence[str]) -> Columns:
     """Return statistics of each file, sensor, hour and quantity; both kinds merge from them."""
     keys = {name: frame[name].to_numpy() for name in ("file", "sensor_id")}
     hour = frame["ts"].to_numpy().view(np.int64) // HOUR
     starts = run_starts(*keys.values(), hour)
     sizes = run_sizes(starts, len(frame))
     alike = {name: key[starts] for name, key in keys.items()}
-    alike["hour"] = (hour[starts] * HOUR).astype("datetime64[us]")
+    alike["hour"] = hour[starts] * HOUR
     parts = []
     for name in quantities:
+        code = SORTED_NAMES.index(name)
         columns = alike | _statistics(frame[name].to_numpy(), starts, sizes)
+        columns["quantity"] = np.full(len(starts), code, np.int8)
         some = columns["n"] > 0
-        part = pd.DataFrame({key: column[some] for key, column in columns.items()})
-        codes = np.full(len(part), _QUANTITIES.categories.get_loc(name))
-        part["quantity"] = pd.Categorical.from_codes(codes, dtype=_QUANTITIES)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+        if not some.all():
+            columns = {key: column[some] for key, column in columns.items()}
+        parts.append(columns)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _spans(frame: pd.DataFrame, models: Mapping[int, str]) -> list[Span]:
@@ -160,17 +192,7 @@ def _spans(frame: pd.DataFrame, models: Mapping[int, str]) -> list[Span]:
     ]
 
 
-def _as_integers(column: pd.Series) -> npt.NDArray[np.integer]:
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        codes: npt.NDArray[np.integer] = column.cat.codes.to_numpy()
-        return codes
-    values = column.to_numpy()
-    return values.view(np.int64) if values.dtype.kind == "M" else values
-
-
-def _statistics(
-    values: npt.NDArray[np.float32], starts: Ints, sizes: Ints
-) -> dict[str, npt.NDArray[np.generic]]:
+def _statistics(values: npt.NDArray[np.float32], starts: Ints, sizes: Ints) -> Columns:
     wide: Floats = values.astype(np.float64)
     present = ~np.isnan(wide)
     n = np.add.reduceat(present.astype(np.int64), starts)

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from pipeline.contract import PLACE_UNKNOWN, Contract, flag_bits
 from pipeline.contract.explain import conflict
-from pipeline.records import Bools, Ints, Readings, Rejected, Repeats, Rows, Valid
+from pipeline.records import Bools, Ints, Readings, Rejected, Repeats, Rows, Valid, frame_of
 
 
 def normalise(valid: Valid, rows: Rows, contract: Contract) -> tuple[Readings, Repeats]:
@@ -119,9 +118,7 @@ def _converted(valid: Valid, rows: Rows, contract: Contract) -> Readings:
     columns["flags"] = flags
     columns["file"] = rows.file[valid.rows]
     columns["row"] = valid.rows
-    return Readings(
-        table, tuple(valid.model.columns.values()), pd.DataFrame(columns, copy=False), valid.models
-    )
+    return Readings(table, tuple(valid.model.columns.values()), frame_of(columns), valid.models)
 
 
 def _equal(left: np.ndarray, right: np.ndarray) -> Bools:

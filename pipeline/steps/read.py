@@ -278,9 +278,11 @@ def _inflated(item: Content, limits: Limits) -> Iterator[bytes]:
         return
     with opened(item.path) as file:
         hashed = _Hashed(file)
-        # The first blocks are short, so that whoever loads them need not wait for a long one.
+        # The first blocks are shorter, so that whoever loads them need not wait for a long one; and
+        # they grow slowly, so that the next is ready when one is loaded.
         sizes = itertools.chain(
-            (limits.block_bytes // part for part in (8, 4, 2)), itertools.repeat(limits.block_bytes)
+            (limits.block_bytes * eighths // 8 for eighths in (4, 5, 6)),
+            itertools.repeat(limits.block_bytes),
         )
         yield from _decoded(io.BufferedReader(hashed, _HASH_CHUNK), sizes, limits)
         if hashed.digest.hexdigest() != item.sha256:

@@ -22,7 +22,7 @@ from pipeline.contract.explain import Explainer
 from pipeline.contract.header import header_again
 from pipeline.contract.schemas import EMPTY_ID, UNREADABLE_ID, failing_cells, reading_schema
 from pipeline.odd import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
-from pipeline.records import Bools, Floats, Ints, Rows, Times, Valid
+from pipeline.records import Bools, Floats, Ints, Rows, Times, Valid, frame_of
 from pipeline.rejects import Rejects
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -170,7 +170,7 @@ def _as_numbers(table: pa.Table, model: Model) -> pd.DataFrame:
     }
     for name in model.columns:
         columns[name] = _floats(_column(table, name))
-    return pd.DataFrame(columns, copy=False)
+    return frame_of(columns)
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:

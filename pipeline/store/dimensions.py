@@ -6,6 +6,7 @@ added counts for others only after its commit: until then it is remembered apart
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,12 +43,20 @@ class Dimensions:
 
 @dataclass(slots=True)
 class Adding:
-    """Makes dimensions known within one transaction."""
+    """Makes dimensions known within one transaction.
 
+    Attributes:
+        cursor: returns the transaction's cursor, once nobody else uses it. Asked only for what is
+            not known yet.
+        known: what the database has.
+        added: what the transaction adds.
+    """
+
+    cursor: Callable[[], Cursor]
     known: Dimensions
     added: Dimensions = field(default_factory=Dimensions)
 
-    def months(self, cursor: Cursor, readings: Readings) -> None:
+    def months(self, readings: Readings) -> None:
         """See to it that every month of the readings has its partition."""
         ts = readings.frame["ts"].to_numpy()
         first, last = ts.min().astype("datetime64[M]"), ts.max().astype("datetime64[M]")
@@ -57,10 +66,10 @@ class Adding:
             if key in self.known.months or key in self.added.months:
                 continue
             parameters = {"table": f"air.{readings.table}", "month": f"{month}-01"}
-            cursor.execute(statement("ensure_month"), parameters)
+            self.cursor().execute(statement("ensure_month"), parameters)
             self.added.months.add(key)
 
-    def sensors(self, cursor: Cursor, readings: Readings) -> None:
+    def sensors(self, readings: Readings) -> None:
         """See to it that every sensor of the readings, sorted by sensor, is known."""
         every = readings.frame["sensor_id"].to_numpy()
         new = [
@@ -70,10 +79,11 @@ class Adding:
         ]
         if new:
             models = [readings.models[sensor] for sensor in new]
-            cursor.execute(statement("insert_sensors"), {"sensor_ids": new, "models": models})
+            parameters = {"sensor_ids": new, "models": models}
+            self.cursor().execute(statement("insert_sensors"), parameters)
             self.added.sensors.update(new)
 
-    def location_keys(self, cursor: Cursor, readings: Readings) -> npt.NDArray[np.int32]:
+    def location_keys(self, readings: Readings) -> npt.NDArray[np.int32]:
         """Return the location key of every reading, making places known as needed."""
         frame = readings.frame
         parts: list[Ints] = [
@@ -86,20 +96,21 @@ class Adding:
         runs: list[Place] = list(zip(*(part[starts].tolist() for part in parts), strict=True))
         new = {place for place in runs if self._key(place) is None}
         if new:
-            self._add(cursor, sorted(new))
+            self._add(sorted(new))
         keys = np.array([self._key(place) for place in runs], np.int32)
         return np.repeat(keys, run_sizes(starts, len(frame)))
 
     def _key(self, place: Place) -> int | None:
         return self.known.places.get(place) or self.added.places.get(place)
 
-    def _add(self, cursor: Cursor, places: list[Place]) -> None:
+    def _add(self, places: list[Place]) -> None:
         ids, lats, lons = zip(*places, strict=True)
         parameters = {
             "location_ids": [None if number < 0 else number for number in ids],
             "lats": _degrees(lats),
             "lons": _degrees(lons),
         }
+        cursor = self.cursor()
         cursor.execute(statement("insert_locations"), parameters)
         cursor.execute(statement("find_locations"), parameters)
         keys = [key for (key,) in cursor]

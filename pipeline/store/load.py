@@ -5,34 +5,40 @@ is taken are they staged, so that the server can tell duplicates from conflicts;
 takes the straight way too. A few that may repeat what the transaction itself brought are staged
 before they collide. Writers wait for each other (an advisory lock), so what a transaction
 has seen stays true until it ends, and the order of locks can never deadlock.
+
+What a COPY is given is worked out before it (`Load.parts`), which may be while another one runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 
-from pipeline.records import Bools, Ints, Readings
+from pipeline.contract.quantities import SORTED_NAMES
+from pipeline.records import Bools, Columns, Ints, Readings
 from pipeline.rejects import Rejects
 from pipeline.runs import run_sizes, run_starts
 from pipeline.store import ledger, rollup
+from pipeline.store.background import Background
 from pipeline.store.copy import Cursor, copy_in, copy_out
 from pipeline.store.dimensions import Adding, Dimensions
 from pipeline.store.engine import driver_of, guarded
 from pipeline.store.sql import statement
 
+T = TypeVar("T")
+
 _STAGE_TYPES = "real"
-_REJECTED_ROWS = 65_536
+_REJECTED_ROWS = 8_192
 _FEW = 16  # one reading in so many may be asked for before it is copied
 _SENSORS = 500_000
 _NEVER = np.iinfo(np.int64).min
@@ -97,13 +103,13 @@ class Store:
             DatabaseUnavailable: nothing was committed, or it is unknown; the ledger will tell.
             StoreError: the database refused, for good. Nothing was committed.
         """
-        adding = Adding(self._known)
         with guarded(), self.engine.begin() as connection:
             cursor = driver_of(connection).cursor()
-            with self._cancellable(cursor):
+            with self._cancellable(cursor), Background() as background:
                 cursor.execute(statement("lock_writers"))
-                yield Load(cursor, adding)
-        self._known.adopt(adding.added)
+                load = Load(cursor, background, self._known)
+                yield load
+        self._known.adopt(load.added)
 
     def cancel(self) -> None:
         """Ask the server to cancel what anybody here waits for. From any thread."""
@@ -138,6 +144,19 @@ class _Part:
     alone: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Parts that can be copied in one go.
+
+    Attributes:
+        parts: they follow each other, and have the same columns.
+        columns: all that is not late of them, by sensor and time; none if there is nothing.
+    """
+
+    parts: Sequence[_Part]
+    columns: dict[str, pa.Array]
+
+
 class _Latest:
     """The latest reading of each sensor that a transaction has brought.
 
@@ -167,14 +186,32 @@ class _Latest:
 
 
 class Load:
-    """The open transaction of one batch."""
+    """The open transaction of one batch.
 
-    def __init__(self, cursor: Cursor, adding: Adding) -> None:
+    Everything but `parts` uses the database; whoever gave it something to do `later` gives it
+    everything else later too.
+    """
+
+    def __init__(self, cursor: Cursor, background: Background, known: Dimensions) -> None:
         self._cursor = cursor
-        self._adding = adding
+        self._background = background
+        self._adding = Adding(self._free_cursor, known)
         self._places = rollup.Places()
         self._latest = _Latest()
         self._collided = False
+
+    @property
+    def added(self) -> Dimensions:
+        """The sensors, places and months that this transaction made known."""
+        return self._adding.added
+
+    def later(self, job: Callable[[], T]) -> Future[T]:
+        """Do something with the database in a thread of its own, after what was given before."""
+        return self._background.later(job)
+
+    def _free_cursor(self) -> Cursor:
+        self._background.wait()
+        return self._cursor
 
     def known(self, hashes: Sequence[str], contract_version: str) -> dict[str, ledger.Known]:
         """As `Store.known`, and no other writer can change the answer before the commit."""
@@ -191,29 +228,38 @@ class Load:
             readings: what to load.
             file_ids: a file's position in the batch → its number.
         """
-        (landed,) = self.together([readings], file_ids)
-        return landed
+        return self.together(self.runs([readings], file_ids))[id(readings)]
 
-    def together(self, several: Sequence[Readings], file_ids: Ints) -> list[Landed]:
-        """Load the readings of blocks that follow each other, in as few goes as can be.
+    def runs(self, several: Sequence[Readings], file_ids: Ints) -> list[Run]:
+        """Work out what `together` needs. While the database does something `later`, too.
 
         Args:
-            several: what to load, each as in `readings`.
+            several: what to load, each as in `readings`; in the order in which it is then loaded.
             file_ids: a file's position in the batch → its number.
-
-        Returns:
-            What became of each, in their order.
         """
         # Sensors and places are made known in the order of the blocks, so that nothing depends on
         # which of them come together.
         parts = [self._part(readings, file_ids) for readings in several]
-        landed: dict[int, Landed] = {}
-        for table in dict.fromkeys(readings.table for readings in several):
-            of_table = [part for part in parts if part.readings.table == table]
-            for _, alike in groupby(of_table, self._alike):
-                run = list(alike)
-                landed |= zip(map(id, run), self._copied(run), strict=True)
-        return [landed[id(part)] for part in parts]
+        return [
+            Run(some, _in_order(some))
+            for table in dict.fromkeys(readings.table for readings in several)
+            for _, neighbours in groupby(
+                (part for part in parts if part.readings.table == table), self._alike
+            )
+            if (some := list(neighbours))
+        ]
+
+    def together(self, runs: Sequence[Run]) -> dict[int, Landed]:
+        """Load the readings of blocks that follow each other, in as few goes as can be.
+
+        Returns:
+            `id` of what was given to `runs` → what became of it.
+        """
+        landed = {}
+        for run in runs:
+            for part, became in zip(run.parts, self._copied(run), strict=True):
+                landed[id(part.readings)] = became
+        return landed
 
     def _alike(self, part: _Part) -> object:
         """Return what neighbours have in common if they can be copied together."""
@@ -222,37 +268,33 @@ class Load:
     def _part(self, readings: Readings, file_ids: Ints) -> _Part:
         if not len(readings.frame):
             return _Part(readings, {}, np.zeros(0, bool), alone=False)
-        self._adding.months(self._cursor, readings)
-        self._adding.sensors(self._cursor, readings)
-        keys = self._adding.location_keys(self._cursor, readings)
+        self._adding.months(readings)
+        self._adding.sensors(readings)
+        keys = self._adding.location_keys(readings)
         late = self._latest.not_after(readings)
         many = bool(np.count_nonzero(late) > len(late) // _FEW)
         columns = _raw_columns(readings, keys, file_ids)
         return _Part(readings, columns, np.zeros_like(late) if many else late, alone=many)
 
-    def _copied(self, parts: Sequence[_Part]) -> list[Landed]:
-        """Copy parts in one go; if a key is taken that nobody expected, part by part."""
-        if len(parts) == 1:
-            return [self._copied_alone(parts[0])]
+    def _copied(self, run: Run) -> list[Landed]:
+        """Copy a run in one go; if a key is taken that nobody expected, part by part."""
+        if self._collided and len(run.parts) > 1:
+            alone = (Run([part], _in_order([part])) for part in run.parts)
+            return [landed for each in alone for landed in self._copied(each)]
         try:
-            self._copy(parts[0].readings.table, _in_order(parts))
+            self._copy(run)
         except psycopg.errors.UniqueViolation:
             self._collided = True
-            return [self._copied_alone(part) for part in parts]
-        return [self._merged(part, part.late) for part in parts]
+            if len(run.parts) > 1:
+                return self._copied(run)
+            (part,) = run.parts
+            return [self._merged(part, np.ones_like(part.late))]
+        return [self._merged(part, part.late) for part in run.parts]
 
-    def _copied_alone(self, part: _Part) -> Landed:
-        try:
-            self._copy(part.readings.table, _in_order([part]))
-        except psycopg.errors.UniqueViolation:
-            self._collided = True
-            return self._merged(part, np.ones_like(part.late))
-        return self._merged(part, part.late)
-
-    def _copy(self, table: str, columns: dict[str, pa.Array]) -> None:
-        if columns:
+    def _copy(self, run: Run) -> None:
+        if run.columns:
             with self._cursor.connection.transaction():  # a savepoint
-                copy_in(self._cursor, ("air", table), columns)
+                copy_in(self._cursor, ("air", run.parts[0].readings.table), run.columns)
 
     def _merged(self, part: _Part, left: Bools) -> Landed:
         """Load what is left of a part, whose keys may be taken; the rest is loaded already."""
@@ -312,7 +354,7 @@ class Load:
             for idx, *stored, file_id, name in self._cursor
         ]
 
-    def hourly(self, statistics: pd.DataFrame) -> None:
+    def hourly(self, statistics: Columns) -> None:
         """Merge the hours of a `steps.aggregate.Summary` into the rollup."""
         rollup.merge(self._cursor, statistics)
 
@@ -333,23 +375,26 @@ class Load:
             }
             copy_in(self._cursor, ("air", "quarantined_row"), columns, jsonb=("reasons",))
 
-    def finish(self, files: Sequence[ledger.FileRow], aggregates: pd.DataFrame) -> None:
+    def finish(
+        self, files: Sequence[ledger.FileRow], aggregates: Columns | None, file_ids: Ints
+    ) -> None:
         """Write the ledger rows and the per-file aggregates.
 
         Args:
             files: the batch's files, books balanced.
-            aggregates: as `steps.aggregate.Summary` has them, with `file_id` for `file`.
+            aggregates: `by_file` of a `steps.aggregate.Summary`; None when nothing was loaded.
+            file_ids: a file's position in the batch → its number.
         """
         self._places.write(self._cursor)
         if files:
             ledger.write(self._cursor, files)
-        if len(aggregates):
+        if aggregates is not None:
             self._cursor.execute(
                 statement("insert_file_aggregates"),
                 {
-                    "file_ids": aggregates["file_id"].tolist(),
+                    "file_ids": file_ids[aggregates["file"]].tolist(),
                     "sensor_ids": aggregates["sensor_id"].tolist(),
-                    "quantities": aggregates["quantity"].tolist(),
+                    "quantities": [SORTED_NAMES[code] for code in aggregates["quantity"].tolist()],
                     "ns": aggregates["n"].tolist(),
                     "mins": aggregates["min"].tolist(),
                     "maxs": aggregates["max"].tolist(),

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
-import pandas as pd
 import psycopg
 import pyarrow as pa
 
 from pipeline.contract.indices import COMPLETE_HOUR
-from pipeline.contract.quantities import QUANTITIES
-from pipeline.records import Ints
+from pipeline.contract.quantities import QUANTITIES, SORTED_NAMES
+from pipeline.records import Columns, Ints
 from pipeline.runs import run_sizes, run_starts
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.sql import statement
@@ -26,17 +25,15 @@ from pipeline.store.tables import RAW, cells
 _DAY = 86_400_000_000  # µs
 
 
-def merge(cursor: Cursor, statistics: pd.DataFrame) -> None:
+def merge(cursor: Cursor, statistics: Columns) -> None:
     """Merge statistics of newly loaded readings into the rollup.
 
     Args:
         cursor: of the transaction that loads the readings.
-        statistics: as `steps.aggregate.Summary` has them.
+        statistics: `hourly` of a `steps.aggregate.Summary`, sorted.
     """
-    if len(statistics):
-        ordered = statistics.sort_values(["sensor_id", "quantity", "hour"])
-        _hours(cursor, ordered)
-        _days(cursor, ordered)
+    _hours(cursor, statistics)
+    _days(cursor, statistics)
 
 
 def recompute(cursor: Cursor, sensor_ids: Sequence[int], hours: Sequence[datetime]) -> None:
@@ -108,16 +105,16 @@ class Places:
             )
 
 
-def _hours(cursor: Cursor, ordered: pd.DataFrame) -> None:
+def _hours(cursor: Cursor, ordered: Columns) -> None:
     columns = {
-        "sensor_id": pa.array(ordered["sensor_id"].to_numpy(), pa.int32()),
-        "quantity": pa.array(ordered["quantity"].to_numpy(object), pa.string()),
-        "hour": pa.array(ordered["hour"].to_numpy(), pa.timestamp("us", "UTC")),
-        "n": pa.array(ordered["n"].to_numpy(), pa.int64()),
-        "min": pa.array(ordered["min"].to_numpy(), pa.float32()),
-        "max": pa.array(ordered["max"].to_numpy(), pa.float32()),
-        "mean": pa.array(ordered["mean"].to_numpy(), pa.float64()),
-        "m2": pa.array(ordered["m2"].to_numpy(), pa.float64()),
+        "sensor_id": pa.array(ordered["sensor_id"], pa.int32()),
+        "quantity": _names(ordered["quantity"]),
+        "hour": pa.array(ordered["hour"], pa.int64()).cast(pa.timestamp("us", "UTC")),
+        "n": pa.array(ordered["n"], pa.int64()),
+        "min": pa.array(ordered["min"], pa.float32()),
+        "max": pa.array(ordered["max"], pa.float32()),
+        "mean": pa.array(ordered["mean"], pa.float64()),
+        "m2": pa.array(ordered["m2"], pa.float64()),
     }
     try:
         with cursor.connection.transaction():  # a savepoint
@@ -130,15 +127,14 @@ def _hours(cursor: Cursor, ordered: pd.DataFrame) -> None:
         cursor.execute(statement("hourly_merge"))
 
 
-def _days(cursor: Cursor, ordered: pd.DataFrame) -> None:
+def _days(cursor: Cursor, ordered: Columns) -> None:
     """Bring the days of some hours up to date; the hours are in the database already."""
-    sensors = ordered["sensor_id"].to_numpy()
-    quantities = ordered["quantity"].to_numpy(object)
-    day = ordered["hour"].to_numpy().astype("datetime64[us]").view(np.int64) // _DAY
+    sensors, quantities = ordered["sensor_id"], ordered["quantity"]
+    day = ordered["hour"] // _DAY
     starts = run_starts(sensors, quantities, day)
     columns = {
         "sensor_id": pa.array(sensors[starts], pa.int32()),
-        "quantity": pa.array(quantities[starts], pa.string()),
+        "quantity": _names(quantities[starts]),
         "day": pa.array(day[starts].astype(np.int32), pa.date32()),
         **_joined(ordered, starts),
     }
@@ -152,8 +148,12 @@ def _days(cursor: Cursor, ordered: pd.DataFrame) -> None:
         )
 
 
-def _joined(ordered: pd.DataFrame, starts: Ints) -> dict[str, pa.Array]:
-    n, mean = ordered["n"].to_numpy(), ordered["mean"].to_numpy()
+def _names(quantities: Ints) -> pa.Array:
+    return pa.array(SORTED_NAMES, pa.string()).take(pa.array(quantities))
+
+
+def _joined(ordered: Columns, starts: Ints) -> dict[str, pa.Array]:
+    n, mean = ordered["n"], ordered["mean"]
     sizes = run_sizes(starts, len(n))
     total = np.add.reduceat(n, starts)
     centre = np.add.reduceat(n * mean, starts) / total
@@ -163,10 +163,10 @@ def _joined(ordered: pd.DataFrame, starts: Ints) -> dict[str, pa.Array]:
         "n": pa.array(total, pa.int64()),
         "hours": pa.array(sizes, pa.int16()),
         "complete_hours": pa.array(complete, pa.int16()),
-        "min": pa.array(np.minimum.reduceat(ordered["min"].to_numpy(), starts), pa.float32()),
-        "max": pa.array(np.maximum.reduceat(ordered["max"].to_numpy(), starts), pa.float32()),
+        "min": pa.array(np.minimum.reduceat(ordered["min"], starts), pa.float32()),
+        "max": pa.array(np.maximum.reduceat(ordered["max"], starts), pa.float32()),
         "mean": pa.array(centre, pa.float64()),
-        "m2": pa.array(np.add.reduceat(ordered["m2"].to_numpy() + drift, starts), pa.float64()),
+        "m2": pa.array(np.add.reduceat(ordered["m2"] + drift, starts), pa.float64()),
     }
 
 

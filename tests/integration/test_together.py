@@ -96,14 +96,15 @@ def check(engine: sa.Engine, before: Part, several: list[Part]) -> None:
     store, ids = Store(engine), np.array([7])
     stored: Part = {}
     with store.loading() as load:
-        load.together([readings(before)], ids)
-        load.finish([], pd.DataFrame())
+        load.readings(readings(before), ids)
+        load.finish([], None, ids)
     by_model(stored, before)
     with store.loading() as load:
-        found = load.together([readings(part) for part in several], ids)
-        load.finish([], pd.DataFrame())
+        those = [readings(part) for part in several]
+        found = load.together(load.runs(those, ids))
+        load.finish([], None, ids)
     due = [by_model(stored, part) for part in several]
-    assert [as_model(landed) for landed in found] == due
+    assert [as_model(found[id(each)]) for each in those] == due
     with engine.connect() as connection:
         rows = connection.execute(
             sa.text(
@@ -155,7 +156,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def loaded(engine: sa.Engine, several: list[Part]) -> None:
     with Store(emptied(engine)).loading() as load:
-        load.together([readings(part) for part in several], np.array([7]))
+        load.together(load.runs([readings(part) for part in several], np.array([7])))
 
 
 def steps(first: int, count: int) -> Part:
@@ -197,8 +198,8 @@ def test_what_was_noted_is_bounded(
 def test_none_at_all(shared_engine: sa.Engine, copies: list[int]) -> None:
     with Store(emptied(shared_engine)).loading() as load:
         assert isinstance(load, Load)
-        assert load.together([], np.array([7])) == []
-        (landed,) = load.together([readings({})], np.array([7]))
+        assert load.together(load.runs([], np.array([7]))) == {}
+        landed = load.readings(readings({}), np.array([7]))
     assert (len(landed.readings.frame), copies) == (0, [])
 
 

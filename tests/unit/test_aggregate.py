@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.records import Readings
+from pipeline.contract.quantities import SORTED_NAMES
+from pipeline.records import Columns, Readings
 from pipeline.steps import aggregate
 from pipeline.steps.aggregate import summarise
 
@@ -56,9 +57,20 @@ def by_numpy(parts: list[Readings], by: list[str]) -> dict[tuple[object, ...], l
     return found
 
 
+def table(statistics: Columns | None) -> pd.DataFrame:
+    """Return statistics for people."""
+    assert statistics is not None
+    frame = pd.DataFrame(statistics)
+    frame["quantity"] = [SORTED_NAMES[code] for code in statistics["quantity"]]
+    if "hour" in frame:
+        frame["hour"] = frame["hour"].astype("datetime64[us]")
+    return frame
+
+
 def assert_equal(
-    statistics: pd.DataFrame, due: dict[tuple[object, ...], list[float]], by: list[str]
+    given: Columns | None, due: dict[tuple[object, ...], list[float]], by: list[str]
 ) -> None:
+    statistics = table(given)
     got = {
         (*(row[key] for key in by), row["quantity"]): [row[name] for name in aggregate.STATISTICS]
         for row in statistics.to_dict("records")
@@ -117,9 +129,39 @@ def test_merging_any_split_equals_numpy(kind: str, cuts: list[int], enough: int)
     running = aggregate.Running(KEYS, enough)
     for part in parts:
         running.add(summarise(part).hourly)
+        if len(cuts) % 2:
+            running.settle()
     assert running.full == (len(due) > enough)
     assert_equal(running.take(), due, ["sensor_id", "hour"])
-    assert len(running.take()) == 0
+    assert running.take() is None
+
+
+HOURS = [int(np.datetime64(f"2017-07-01T{hour:02}", "us").astype(np.int64)) for hour in range(24)]
+
+
+@pytest.mark.parametrize("hour", HOURS[:10])
+def test_earlier_hours_are_taken_and_the_others_kept(hour: int) -> None:
+    rows = readings(KINDS["spread"])
+    due = by_numpy([rows], ["sensor_id", "hour"])
+    running = aggregate.Running(KEYS, enough=12)
+    for start in range(0, 300, 50):
+        running.add(summarise(readings(KINDS["spread"][start : start + 50], start=start)).hourly)
+    earlier = running.take_before(hour)
+    assert earlier is not None
+    later = running.take()
+    if later is None:
+        assert_equal(earlier, due, ["sensor_id", "hour"])  # too many to keep
+        return
+    assert earlier["hour"].max() < hour <= later["hour"].min()
+    assert len(later["n"]) <= 6
+    assert_equal(aggregate.merge([earlier, later], KEYS), due, ["sensor_id", "hour"])
+
+
+def test_the_day_that_readings_have_reached() -> None:
+    # A clock that is behind takes one sensor's readings to another year: that is no reason to wait.
+    hours = np.array([HOURS[0] - 400 * aggregate.DAY, *HOURS * 2, *(HOURS[3] + aggregate.DAY,) * 9])
+    assert aggregate.current_day({"hour": hours}) == HOURS[0]
+    assert aggregate.current_day({"hour": hours[-9:]}) == HOURS[0] + aggregate.DAY
 
 
 @settings(STEADY, max_examples=5)
@@ -150,22 +192,22 @@ def test_what_each_file_brought(files: int) -> None:
 
 def test_no_rows_give_no_statistics() -> None:
     rows = readings(np.array([], np.float32))
-    assert len(summarise(rows).hourly) == 0
-    assert len(summarise(rows).by_file) == 0
+    assert len(table(summarise(rows).hourly)) == 0
+    assert len(table(summarise(rows).by_file)) == 0
     assert summarise(rows).spans == []
     running = aggregate.Running(KEYS)
     running.add(summarise(rows).hourly)
-    assert len(running.take()) == 0
+    assert running.take() is None
 
 
 def test_a_quantity_without_a_value_has_no_row() -> None:
     rows = readings(np.full(4, np.nan, np.float32))
-    assert len(summarise(rows).hourly) == 0
+    assert len(table(summarise(rows).hourly)) == 0
 
 
 def test_an_hour_begins_with_its_first_second() -> None:
     rows = readings(np.array([1, 2, 4], np.float32), seconds=3599, sensors=1)
-    found = summarise(rows).hourly
+    found = table(summarise(rows).hourly)
     of_pm10 = found[found["quantity"] == "pm10"]
     assert of_pm10["hour"].dt.to_pydatetime().tolist() == [
         datetime.fromisoformat("2017-07-01T00:00"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from itertools import chain
 
 import pytest
@@ -69,18 +70,18 @@ def test_what_is_ready_is_taken_together() -> None:
         third = threading.Event()
 
         def work(block: Block, begun: threading.Event = third) -> int:
-            # Of one thread: the second is done.
+            # Of two threads, one is done with the second or about to be.
             if number(block) == 2:
                 begun.set()
             return number(block)
 
-        results = ahead(blocks(5), work, workers=1, together=2)
+        results = ahead(blocks(5), work, workers=2, together=2)
         taken = [next(results)]
         assert third.wait(_LONG)
         taken += results
         assert list(chain.from_iterable(taken)) == [0, 1, 2, 3, 4]
         longest = max(longest, *(len(several) for several in taken))
-        # The third is done a moment after it began: nearly always before it is asked for.
+        # They are done a moment after they began: nearly always before they are asked for.
         if longest > 1:
             break
     assert longest == 2
@@ -122,6 +123,29 @@ def test_it_reads_only_so_far_ahead(workers: int) -> None:
         assert len(taken) <= done + workers + 1
     results.close()
     assert len(taken) < 50
+
+
+@pytest.mark.parametrize(("done", "due"), [(False, [0, 1]), (True, [0])])
+def test_one_more_is_waited_for_only_while_there_is_time(done: bool, due: list[int]) -> None:
+    job: Future[None] = Future()
+    if done:
+        job.set_result(None)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def second_is_late(block: Block) -> int:
+        if number(block) == 1:
+            assert asked.wait(_LONG)
+            assert done is False or go_on.wait(_LONG)
+        return number(block)
+
+    def busy() -> Future[None]:
+        asked.set()
+        return job
+
+    results = ahead(blocks(4), second_is_late, 1, 2, busy)
+    assert next(results) == due
+    go_on.set()
+    results.close()
 
 
 @pytest.mark.parametrize("workers", [1, 3])

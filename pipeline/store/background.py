@@ -1,0 +1,49 @@
+"""Background: the database works in a thread of its own, so that Python can do what comes next.
+
+Jobs run one after the other, in the order given. After one that failed none runs any more: each
+raises what the first one raised, so that nobody is told of a transaction that was broken already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Background:
+    """One thread, and what it is to do. Use as `with Background() as background`."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "database")
+        self._failed: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the job at hand; those that have not begun never will."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def later(self, job: Callable[[], T]) -> Future[T]:
+        """Do something after everything that was given before."""
+        return self._pool.submit(self._run, job)
+
+    def wait(self) -> None:
+        """Wait until everything that was given is done.
+
+        Raises:
+            BaseException: what the first job raised that failed.
+        """
+        self.later(lambda: None).result()
+
+    def _run(self, job: Callable[[], T]) -> T:
+        if self._failed is not None:
+            raise self._failed
+        try:
+            return job()
+        except BaseException as error:
+            self._failed = error
+            raise
