@@ -38,7 +38,7 @@ def machine(postgresql: str) -> dict[str, str]:
         "others share",
         "system": f"{platform.system()} {platform.release()}",
         "PostgreSQL": f"{postgresql}, the private one's settings (fsync on, shared_buffers 256 MB, "
-        "max_wal_size 4 GB), on the same machine",
+        "wal_buffers 64 MB, max_wal_size 4 GB), on the same machine",
         "Python": f"{platform.python_version()}, pandas {pd.__version__}, NumPy {np.__version__}, "
         f"Arrow {pa.__version__}",
         "version": __version__,
@@ -132,8 +132,11 @@ def _draw_seconds(figures: dict[str, Figure]) -> None:
 
 def _draw_stages(figures: dict[str, Figure]) -> None:
     """Draw where the time of the one file and of the many goes."""
-    drawing, axes = _axes(7)
-    names = ["read", "split", "validate", "normalise", "aggregate", "load", "quarantine", "move"]
+    drawing, axes = _axes(8)
+    names = [
+        *("read", "split", "validate", "normalise", "aggregate"),
+        *("prepare", "load", "quarantine", "move"),
+    ]
     for shift, name, colour in ((0.2, "one_file", _OURS), (-0.2, "many_files", "#d97706")):
         if figure := figures.get(name):
             seconds = [figure.stages.get(stage, 0.0) for stage in names]
@@ -196,14 +199,16 @@ A ratio is of two medians, measured by turns (A B A B) in one run. Ours is timed
 found to the last one committed and moved to the archive. That includes hashing, validation,
 quarantine, duplicates, the ledger, statistics of files, hours and days, and the commit. The others
 are timed from their start to their end, and only copy. Both use the same server and settings, into
-tables with the same primary key and monthly partitions; a checkpoint comes before each run.
+tables with the same primary key and monthly partitions. Before each run comes a checkpoint, and
+what the run before it left is dropped: the server would tidy that up meanwhile.
 
 ## Where the time goes
 
 ![Seconds a stage](benchmarks-stages.svg)
 
-The first five stages run in threads, ahead of the database. `load` is the database's own work: most
-of it is the insertion into the index that keeps readings unique.
+The first five stages run in threads, ahead of the database. `load` is the database's own work, in a
+thread of its own: most of it is the insertion into the index that keeps readings unique. `prepare`
+(what the next COPY is given) and `quarantine` (the CSV of rejected rows) go on meanwhile.
 
 ## Run by run
 

@@ -66,7 +66,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class _Written:
     """A block whose rows are in the database.
 
     Attributes:
@@ -114,7 +114,7 @@ class Transaction:
         self._ids: Ints = np.zeros(len(batch.files), np.int64)
         self._by_file = aggregate.Running(())
         self._hourly = aggregate.Running(())
-        self._at_work: deque[Future[list[_Stored]]] = deque()
+        self._at_work: deque[Future[list[_Written]]] = deque()
 
     def run(self) -> None:
         """Load the files, or raise and leave nothing behind."""
@@ -174,27 +174,25 @@ class Transaction:
             with metrics.stage("prepare"):
                 every = [group.readings for block in blocks for group in block.groups]
                 runs = load.runs(every, self._ids)
-            self._at_work.append(load.later(partial(self._store_blocks, load, blocks, runs)))
+            self._at_work.append(load.later(partial(self._write, load, blocks, runs)))
             if len(self._at_work) > 1:
                 self._note(load, output, self._at_work.popleft().result())
         self._hourly.settle()
         for last in self._at_work:
             self._note(load, output, last.result())
 
-    def _busy(self) -> Future[list[_Stored]] | None:
+    def _busy(self) -> Future[list[_Written]] | None:
         return self._at_work[-1] if self._at_work else None
 
-    def _store_blocks(
-        self, load: Load, blocks: Sequence[Judged], runs: Sequence[Run]
-    ) -> list[_Stored]:
+    def _write(self, load: Load, blocks: Sequence[Judged], runs: Sequence[Run]) -> list[_Written]:
         with metrics.stage("load"):
             landed = load.together(runs)
         return [
-            self._store_rest(load, block, [landed[id(group.readings)] for group in block.groups])
+            self._write_rest(load, block, [landed[id(group.readings)] for group in block.groups])
             for block in blocks
         ]
 
-    def _store_rest(self, load: Load, block: Judged, landed: Sequence[Landed]) -> _Stored:
+    def _write_rest(self, load: Load, block: Judged, landed: Sequence[Landed]) -> _Written:
         """Tell duplicates from conflicts, and store the rows that are rejected."""
         duplicates, conflicts = [], []
         for group, became in zip(block.groups, landed, strict=True):
@@ -204,11 +202,13 @@ class Transaction:
         rejected = joined([block.rejected, Rejects.of(conflicts)])
         with metrics.stage("load"):
             load.quarantined(rejected, self._ids)
-        return _Stored(block, landed, duplicates, rejected)
+        return _Written(block, landed, duplicates, rejected)
 
-    def _note(self, load: Load, output: quarantining.Quarantine, stored: Sequence[_Stored]) -> None:
+    def _note(
+        self, load: Load, output: quarantining.Quarantine, written: Sequence[_Written]
+    ) -> None:
         """Count what became of blocks, and write out the rows that were rejected."""
-        for each in stored:
+        for each in written:
             block = each.block
             self._note_header(block)
             self._count(block.rows.read, each.duplicates)

@@ -207,9 +207,9 @@ def quarantine_list(
     json: Json = False,
 ) -> None:
     """List what is open, by file, reason, sensor or age, and files refused as a whole."""
-    from pipeline.cli import quarantine as workbench
+    from pipeline.cli import quarantine as looking
 
-    workbench.listed(context.obj, by=by.value, rule=reason, limit=limit, as_json=json)
+    looking.listed(context.obj, by=by.value, rule=reason, limit=limit, as_json=json)
 
 
 @quarantine.command("show")
@@ -222,9 +222,9 @@ def quarantine_show(
     json: Json = False,
 ) -> None:
     """Show the rejected rows of a file: the line as it stood, and what would be accepted."""
-    from pipeline.cli import quarantine as workbench
+    from pipeline.cli import quarantine as looking
 
-    workbench.shown(
+    looking.shown(
         context.obj,
         file,
         rule=reason,
@@ -250,11 +250,11 @@ def quarantine_export(
     json: Json = False,
 ) -> None:
     """Write open rows into one CSV for a spreadsheet, to be repaired there and reprocessed."""
-    from pipeline.cli import quarantine as workbench
+    from pipeline.cli import quarantine as looking
 
     mark = {"comma": ",", "semicolon": ";", "tab": "\t"}[delimiter.value]
     raise typer.Exit(
-        workbench.export(
+        looking.export(
             context.obj,
             files or [],
             every=every,
@@ -286,10 +286,10 @@ def quarantine_reprocess(
     Takes the CSV in quarantine/ as a person has left it, or an exported one, and refused files
     too. What still fails stays open. Exits with 3 when something repaired was not taken.
     """
-    from pipeline.cli import quarantine as workbench
+    from pipeline.cli import reworking
 
     raise typer.Exit(
-        workbench.reprocess(
+        reworking.reprocess(
             context.obj,
             files or [],
             every=every,
@@ -313,9 +313,9 @@ def quarantine_discard(
     json: Json = False,
 ) -> None:
     """Give up open rows of a file, or a refused file: kept, but waiting for nobody."""
-    from pipeline.cli import quarantine as workbench
+    from pipeline.cli import reworking
 
-    workbench.discard(context.obj, file, lines=line or [], rule=reason, note=note, as_json=json)
+    reworking.discard(context.obj, file, lines=line or [], rule=reason, note=note, as_json=json)
 
 
 @db.command("upgrade")

@@ -14,18 +14,27 @@ T = TypeVar("T")
 
 
 class Background:
-    """One thread, and what it is to do. Use as `with Background() as background`."""
+    """One thread, and what it is to do. Use as `with Background(…) as background`.
 
-    def __init__(self) -> None:
+    Args:
+        cut_short: makes the job at hand end soon; called when something goes wrong elsewhere.
+    """
+
+    def __init__(self, cut_short: Callable[[], None]) -> None:
+        self._cut_short = cut_short
         self._pool = ThreadPoolExecutor(1, "database")
         self._failed: BaseException | None = None
+        self._at_work = False
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for the job at hand; those that have not begun never will."""
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if kind is not None and self._at_work:
+            self._cut_short()
+        self._pool.shutdown()
 
     def later(self, job: Callable[[], T]) -> Future[T]:
         """Do something after everything that was given before."""
@@ -42,8 +51,11 @@ class Background:
     def _run(self, job: Callable[[], T]) -> T:
         if self._failed is not None:
             raise self._failed
+        self._at_work = True
         try:
             return job()
         except BaseException as error:
             self._failed = error
             raise
+        finally:
+            self._at_work = False

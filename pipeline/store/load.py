@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -105,7 +106,8 @@ class Store:
         """
         with guarded(), self.engine.begin() as connection:
             cursor = driver_of(connection).cursor()
-            with self._cancellable(cursor), Background() as background:
+            cut_short = partial(_cancel, cursor.connection)
+            with self._cancellable(cursor), Background(cut_short) as background:
                 cursor.execute(statement("lock_writers"))
                 load = Load(cursor, background, self._known)
                 yield load
@@ -114,8 +116,7 @@ class Store:
     def cancel(self) -> None:
         """Ask the server to cancel what anybody here waits for. From any thread."""
         for connection in list(self._busy):
-            with suppress(psycopg.Error):
-                connection.cancel_safe(timeout=2.0)
+            _cancel(connection)
 
     @contextmanager
     def _cancellable(self, cursor: Cursor) -> Iterator[None]:
@@ -125,6 +126,11 @@ class Store:
             yield
         finally:
             self._busy.discard(connection)
+
+
+def _cancel(connection: psycopg.Connection[Any]) -> None:
+    with suppress(psycopg.Error):
+        connection.cancel_safe(timeout=2.0)
 
 
 @dataclass(frozen=True, slots=True)

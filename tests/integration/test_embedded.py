@@ -290,6 +290,7 @@ def test_what_it_promises_cannot_be_configured_away(
             "server_encoding": "UTF8",
             "TimeZone": "UTC",
             "shared_buffers": "256MB",
+            "wal_buffers": "64MB",
             "max_wal_size": "4GB",
             "max_connections": "50",
             "jit": "on",  # taste is the owner's
