@@ -22,7 +22,6 @@ from pipeline.steps.quarantine import fields, own_names
 from pipeline.store.rework import Entry, Workbench
 
 DONE, SOME_LEFT = 0, 3
-_SAY = {True: ("would be loaded", "would be duplicates"), False: ("loaded", "duplicates")}
 
 # --- list ----------------------------------------------------------------------------------------
 
