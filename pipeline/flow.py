@@ -100,7 +100,7 @@ class Flow:
         retry_seconds: how long to try again while the database is away; None for ever.
         stopping: set to cut waits short; the batch at hand is then rolled back, unless it is done.
         on_wait: told what is wrong with the database and how long the wait will be, before each.
-        on_progress: called whenever something got done, at least once in two blocks.
+        on_progress: called whenever something got done, at least once in four blocks.
     """
 
     settings: Settings

@@ -7,6 +7,7 @@ transaction that is tried again starts from the same.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -30,7 +31,7 @@ from pipeline.steps.validate import validate
 T = TypeVar("T")
 
 # Arrow's own choice keeps four times what is in use, since every thread has a heap of its own.
-if "jemalloc" in pa.supported_memory_backends():
+if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ and "jemalloc" in pa.supported_memory_backends():
     pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
@@ -106,8 +107,10 @@ def ahead(
         blocks: read in one thread, in order; closed at the end.
         work: what to do with each.
         workers: how many threads do it.
-        together: how many results may be taken at once, at most. One more than `workers` are in the
-            making or waiting meanwhile.
+        together: how many results may be taken at once, at most. One more than `workers`, and no
+            fewer, are in the making or waiting while results are waited for. For those that were
+            taken, others are begun when the next are asked for: while the taker is behind, no more
+            is held.
         busy: returns what whoever takes the results is busy with, if anything. Until that is done
             there is time to wait for one more.
 
@@ -137,7 +140,6 @@ def ahead(
                     waiting.popleft()
                     ready.append(more)
                 yield ready
-                # Not before: while the database is behind, nothing more is to be held.
                 waiting += [begin() for _ in ready]
         finally:
             # What nobody will take is neither worked on nor read any more.

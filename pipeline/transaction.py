@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ from pipeline.contract import MAX_ID, Contract
 from pipeline.contract.explain import conflict
 from pipeline.errors import FileRefused, Transient
 from pipeline.judge import Group, Judged
-from pipeline.records import Block, Content, Ints, Rejected
+from pipeline.records import Block, Columns, Content, Ints, Rejected
 from pipeline.rejects import Rejects, joined
 from pipeline.steps import aggregate
 from pipeline.steps import quarantine as quarantining
-from pipeline.steps.aggregate import Summary
+from pipeline.steps.aggregate import Summary, day_reached
 from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow, Known
-from pipeline.store.load import Landed, Load, Run, Store, Stored
+from pipeline.store.load import Copy, Landed, Load, Store, Stored
 
 # Returns what the database is busy with, if anything.
 Busy = Callable[[], Future[Any] | None]
@@ -66,7 +67,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class _Done:
     """A block whose rows are in the database.
 
     Attributes:
@@ -114,14 +115,12 @@ class Transaction:
         self._ids: Ints = np.zeros(len(batch.files), np.int64)
         self._by_file = aggregate.Running(())
         self._hourly = aggregate.Running(())
-        self._at_work: deque[Future[list[_Written]]] = deque()
 
     def run(self) -> None:
         """Load the files, or raise and leave nothing behind."""
         batch, folder = self._batch, self._folder
         self._by_file = aggregate.Running(aggregate.BY_FILE)
         self._hourly = aggregate.Running(aggregate.HOURLY)
-        self._at_work = deque()
         with (
             quarantining.quarantine(folder, batch.files) as output,
             self._store.loading() as load,
@@ -132,7 +131,7 @@ class Transaction:
                     quarantining.refuse(folder, batch.files[position], refusal)
             loading = [position for position in new if position not in batch.settled]
             # Closed, also when loading fails: its threads must not outlive the transaction.
-            with closing(self._judged(loading, self._busy)) as judged:
+            with closing(self._judged(loading, load.busy)) as judged:
                 self._load(load, output, judged)
             output.publish()
             self._finish(load, new)
@@ -170,29 +169,29 @@ class Transaction:
 
         While the database has some, the next are made ready for it, and those before are noted.
         """
+        at_work: deque[Future[list[_Done]]] = deque()
         for blocks in judged:
             with metrics.stage("prepare"):
                 every = [group.readings for block in blocks for group in block.groups]
-                runs = load.runs(every, self._ids)
-            self._at_work.append(load.later(partial(self._write, load, blocks, runs)))
-            if len(self._at_work) > 1:
-                self._note(load, output, self._at_work.popleft().result())
+                copies = load.copies(every, self._ids)
+            at_work.append(load.later(partial(self._store_blocks, load, blocks, copies)))
+            if len(at_work) > 1:
+                self._note(load, output, at_work.popleft().result())
         self._hourly.settle()
-        for last in self._at_work:
+        for last in at_work:
             self._note(load, output, last.result())
 
-    def _busy(self) -> Future[list[_Written]] | None:
-        return self._at_work[-1] if self._at_work else None
-
-    def _write(self, load: Load, blocks: Sequence[Judged], runs: Sequence[Run]) -> list[_Written]:
+    def _store_blocks(
+        self, load: Load, blocks: Sequence[Judged], copies: Sequence[Copy]
+    ) -> list[_Done]:
         with metrics.stage("load"):
-            landed = load.together(runs)
+            landed = iter(load.together(copies))
         return [
-            self._write_rest(load, block, [landed[id(group.readings)] for group in block.groups])
+            self._settle_and_store(load, block, list(islice(landed, len(block.groups))))
             for block in blocks
         ]
 
-    def _write_rest(self, load: Load, block: Judged, landed: Sequence[Landed]) -> _Written:
+    def _settle_and_store(self, load: Load, block: Judged, landed: Sequence[Landed]) -> _Done:
         """Tell duplicates from conflicts, and store the rows that are rejected."""
         duplicates, conflicts = [], []
         for group, became in zip(block.groups, landed, strict=True):
@@ -202,13 +201,11 @@ class Transaction:
         rejected = joined([block.rejected, Rejects.of(conflicts)])
         with metrics.stage("load"):
             load.quarantined(rejected, self._ids)
-        return _Written(block, landed, duplicates, rejected)
+        return _Done(block, landed, duplicates, rejected)
 
-    def _note(
-        self, load: Load, output: quarantining.Quarantine, written: Sequence[_Written]
-    ) -> None:
+    def _note(self, load: Load, output: quarantining.Quarantine, done: Sequence[_Done]) -> None:
         """Count what became of blocks, and write out the rows that were rejected."""
-        for each in written:
+        for each in done:
             block = each.block
             self._note_header(block)
             self._count(block.rows.read, each.duplicates)
@@ -225,11 +222,17 @@ class Transaction:
             self._hourly.add(summary.hourly)
             if self._hourly.full:
                 # Whole days, as far as possible: written once, they need not be merged there.
-                today = aggregate.current_day(summary.hourly)
-                if hourly := self._hourly.take_before(today):
-                    load.later(partial(load.hourly, hourly))
+                self._store_hours(load, self._hourly.take_before(day_reached(summary.hourly)))
         for span in summary.spans:
             self._batch.rows[span.file].add(span)
+
+    def _store_hours(self, load: Load, hourly: Columns | None) -> None:
+        def work(hourly: Columns) -> None:
+            with metrics.stage("load"):
+                load.hourly(hourly)
+
+        if hourly is not None:
+            load.later(partial(work, hourly))
 
     def _count_rejected(self, rejected: Rejects) -> None:
         alike, counts = np.unique(rejected.file << 32 | rejected.code, return_counts=True)
@@ -289,7 +292,5 @@ class Transaction:
         written = [batch.rows[position] for position in new if position not in batch.left]
         with metrics.stage("aggregate"):
             hourly, by_file = self._hourly.take(), self._by_file.take()
-        with metrics.stage("load"):
-            if hourly is not None:
-                load.later(partial(load.hourly, hourly))
-            load.later(partial(load.finish, written, by_file, self._ids)).result()
+        self._store_hours(load, hourly)
+        load.later(partial(load.finish, written, by_file, self._ids)).result()

@@ -78,14 +78,16 @@ def failing_cells(
 
 def _within(values: npt.NDArray[Any], column: pa.Column) -> bool:
     """Whether a look at the lowest and the highest value tells already that no cell fails."""
-    if not len(values) or len(column.checks) > 1:
-        return not len(values)
+    if not len(values):
+        return True
+    if [check.name for check in column.checks] != [RANGE]:
+        return False
     limits = column.checks[0].statistics
     if column.nullable:
         low, high = np.fmin.reduce(values), np.fmax.reduce(values)
     else:
         low, high = values.min(), values.max()
-    # Where a cell is empty that may not be, so are both of them.
+    # A cell that is empty and may not be makes both of them empty, and no time compares with NaT.
     return not pd.isna(low) and bool(low >= limits["min_value"] and high <= limits["max_value"])
 
 

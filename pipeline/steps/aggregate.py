@@ -21,7 +21,6 @@ from pipeline.records import Columns, Floats, Ints, Readings, Span
 from pipeline.runs import run_sizes, run_starts
 
 HOUR = 3_600_000_000  # µs
-DAY = 24 * HOUR
 BY_FILE = ("file", "sensor_id", "quantity")
 HOURLY = ("sensor_id", "quantity", "hour")
 STATISTICS = ("n", "min", "max", "mean", "m2")
@@ -79,7 +78,7 @@ def merge(parts: Sequence[Columns], keys: Sequence[str]) -> Columns:
     }
 
 
-def current_day(hourly: Columns) -> int:
+def day_reached(hourly: Columns) -> int:
     """Return the start of the day, in µs since 1970, that most of some readings have reached.
 
     Files have their readings more or less in the order of time. So nothing more comes, as a rule,
@@ -87,7 +86,7 @@ def current_day(hourly: Columns) -> int:
     """
     hours = np.sort(hourly["hour"])
     early = int(hours[len(hours) // 20])
-    return early - early % DAY
+    return early - early % (24 * HOUR)
 
 
 class Running:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -18,6 +18,9 @@ class Background:
 
     Args:
         cut_short: makes the job at hand end soon; called when something goes wrong elsewhere.
+
+    Attributes:
+        last: the job that was given last; None: there was none.
     """
 
     def __init__(self, cut_short: Callable[[], None]) -> None:
@@ -25,6 +28,7 @@ class Background:
         self._pool = ThreadPoolExecutor(1, "database")
         self._failed: BaseException | None = None
         self._at_work = False
+        self.last: Future[Any] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -35,13 +39,16 @@ class Background:
         if kind is not None and self._at_work:
             self._cut_short()
         self._pool.shutdown()
+        # Its traceback holds whatever the job worked on.
+        self._failed = None
 
     def later(self, job: Callable[[], T]) -> Future[T]:
         """Do something after everything that was given before."""
-        return self._pool.submit(self._run, job)
+        self.last = future = self._pool.submit(self._run, job)
+        return future
 
     def wait(self) -> None:
-        """Wait until everything that was given is done.
+        """Wait until everything that was given is done. Not from within a job.
 
         Raises:
             BaseException: what the first job raised that failed.

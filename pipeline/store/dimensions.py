@@ -46,13 +46,14 @@ class Adding:
     """Makes dimensions known within one transaction.
 
     Attributes:
-        cursor: returns the transaction's cursor, once nobody else uses it. Asked only for what is
-            not known yet.
+        later: gives the database something to do that needs no answer.
+        when_idle: returns the transaction's cursor, once all of that is done.
         known: what the database has.
         added: what the transaction adds.
     """
 
-    cursor: Callable[[], Cursor]
+    later: Callable[[Callable[[Cursor], object]], object]
+    when_idle: Callable[[], Cursor]
     known: Dimensions
     added: Dimensions = field(default_factory=Dimensions)
 
@@ -65,8 +66,9 @@ class Adding:
             key = (readings.table, month)
             if key in self.known.months or key in self.added.months:
                 continue
-            parameters = {"table": f"air.{readings.table}", "month": f"{month}-01"}
-            self.cursor().execute(statement("ensure_month"), parameters)
+            self._execute(
+                "ensure_month", {"table": f"air.{readings.table}", "month": f"{month}-01"}
+            )
             self.added.months.add(key)
 
     def sensors(self, readings: Readings) -> None:
@@ -79,8 +81,7 @@ class Adding:
         ]
         if new:
             models = [readings.models[sensor] for sensor in new]
-            parameters = {"sensor_ids": new, "models": models}
-            self.cursor().execute(statement("insert_sensors"), parameters)
+            self._execute("insert_sensors", {"sensor_ids": new, "models": models})
             self.added.sensors.update(new)
 
     def location_keys(self, readings: Readings) -> npt.NDArray[np.int32]:
@@ -100,6 +101,9 @@ class Adding:
         keys = np.array([self._key(place) for place in runs], np.int32)
         return np.repeat(keys, run_sizes(starts, len(frame)))
 
+    def _execute(self, name: str, parameters: dict[str, object]) -> None:
+        self.later(lambda cursor: cursor.execute(statement(name), parameters))
+
     def _key(self, place: Place) -> int | None:
         return self.known.places.get(place) or self.added.places.get(place)
 
@@ -110,7 +114,7 @@ class Adding:
             "lats": _degrees(lats),
             "lons": _degrees(lons),
         }
-        cursor = self.cursor()
+        cursor = self.when_idle()
         cursor.execute(statement("insert_locations"), parameters)
         cursor.execute(statement("find_locations"), parameters)
         keys = [key for (key,) in cursor]

@@ -6,7 +6,7 @@ takes the straight way too. A few that may repeat what the transaction itself br
 before they collide. Writers wait for each other (an advisory lock), so what a transaction
 has seen stays true until it ends, and the order of locks can never deadlock.
 
-What a COPY is given is worked out before it (`Load.parts`), which may be while another one runs.
+What a COPY is given is worked out before it (`Load.copies`), which may be while another one runs.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _REJECTED_ROWS = 8_192
 _FEW = 16  # one reading in so many may be asked for before it is copied
 _SENSORS = 500_000
 _NEVER = np.iinfo(np.int64).min
+_NO_IDS: Ints = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +139,14 @@ class _Part:
     """Readings on their way into a raw table.
 
     Attributes:
+        position: among those that were given.
         readings: as they were given.
         columns: the same as the table's columns; none if there are no readings.
         late: those that the transaction may have brought before, if they are few.
         alone: they are many: asking for each would cost more than it spares.
     """
 
+    position: int
     readings: Readings
     columns: dict[str, pa.Array]
     late: Bools
@@ -151,7 +154,7 @@ class _Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Copy:
     """Parts that can be copied in one go.
 
     Attributes:
@@ -194,14 +197,16 @@ class _Latest:
 class Load:
     """The open transaction of one batch.
 
-    Everything but `parts` uses the database; whoever gave it something to do `later` gives it
-    everything else later too.
+    Only `copies` may be called while the database does something `later`. `copies` and `readings`
+    may wait for that themselves, so neither may be what is done later.
     """
 
     def __init__(self, cursor: Cursor, background: Background, known: Dimensions) -> None:
         self._cursor = cursor
         self._background = background
-        self._adding = Adding(self._free_cursor, known)
+        self._adding = Adding(
+            lambda job: background.later(lambda: job(cursor)), self._cursor_when_idle, known
+        )
         self._places = rollup.Places()
         self._latest = _Latest()
         self._collided = False
@@ -215,7 +220,11 @@ class Load:
         """Do something with the database in a thread of its own, after what was given before."""
         return self._background.later(job)
 
-    def _free_cursor(self) -> Cursor:
+    def busy(self) -> Future[Any] | None:
+        """Return what the database was given last to do; it may be done."""
+        return self._background.last
+
+    def _cursor_when_idle(self) -> Cursor:
         self._background.wait()
         return self._cursor
 
@@ -234,10 +243,13 @@ class Load:
             readings: what to load.
             file_ids: a file's position in the batch → its number.
         """
-        return self.together(self.runs([readings], file_ids))[id(readings)]
+        copies = self.copies([readings], file_ids)
+        self._background.wait()
+        (landed,) = self.together(copies)
+        return landed
 
-    def runs(self, several: Sequence[Readings], file_ids: Ints) -> list[Run]:
-        """Work out what `together` needs. While the database does something `later`, too.
+    def copies(self, several: Sequence[Readings], file_ids: Ints) -> list[Copy]:
+        """Work out what `together` needs.
 
         Args:
             several: what to load, each as in `readings`; in the order in which it is then loaded.
@@ -245,9 +257,11 @@ class Load:
         """
         # Sensors and places are made known in the order of the blocks, so that nothing depends on
         # which of them come together.
-        parts = [self._part(readings, file_ids) for readings in several]
+        parts = [
+            self._part(position, readings, file_ids) for position, readings in enumerate(several)
+        ]
         return [
-            Run(some, _in_order(some))
+            Copy(some, _in_order(some))
             for table in dict.fromkeys(readings.table for readings in several)
             for _, neighbours in groupby(
                 (part for part in parts if part.readings.table == table), self._alike
@@ -255,52 +269,52 @@ class Load:
             if (some := list(neighbours))
         ]
 
-    def together(self, runs: Sequence[Run]) -> dict[int, Landed]:
+    def together(self, copies: Sequence[Copy]) -> list[Landed]:
         """Load the readings of blocks that follow each other, in as few goes as can be.
 
         Returns:
-            `id` of what was given to `runs` → what became of it.
+            What became of each that was given to `copies`, in that order.
         """
-        landed = {}
-        for run in runs:
-            for part, became in zip(run.parts, self._copied(run), strict=True):
-                landed[id(part.readings)] = became
-        return landed
+        landed: dict[int, Landed] = {}
+        for copy in copies:
+            for part, became in zip(copy.parts, self._copied(copy), strict=True):
+                landed[part.position] = became
+        return [landed[position] for position in sorted(landed)]
 
     def _alike(self, part: _Part) -> object:
         """Return what neighbours have in common if they can be copied together."""
-        return id(part) if part.alone or self._collided else part.readings.quantities
+        return part.position if part.alone or self._collided else part.readings.quantities
 
-    def _part(self, readings: Readings, file_ids: Ints) -> _Part:
+    def _part(self, position: int, readings: Readings, file_ids: Ints) -> _Part:
         if not len(readings.frame):
-            return _Part(readings, {}, np.zeros(0, bool), alone=False)
+            return _Part(position, readings, {}, np.zeros(0, bool), alone=False)
         self._adding.months(readings)
         self._adding.sensors(readings)
         keys = self._adding.location_keys(readings)
         late = self._latest.not_after(readings)
         many = bool(np.count_nonzero(late) > len(late) // _FEW)
         columns = _raw_columns(readings, keys, file_ids)
-        return _Part(readings, columns, np.zeros_like(late) if many else late, alone=many)
+        return _Part(position, readings, columns, np.zeros_like(late) if many else late, alone=many)
 
-    def _copied(self, run: Run) -> list[Landed]:
-        """Copy a run in one go; if a key is taken that nobody expected, part by part."""
-        if self._collided and len(run.parts) > 1:
-            alone = (Run([part], _in_order([part])) for part in run.parts)
+    def _copied(self, copy: Copy) -> list[Landed]:
+        """Copy parts in one go; if a key is taken that nobody expected, one by one."""
+        if self._collided and len(copy.parts) > 1:
+            alone = (Copy([part], _in_order([part])) for part in copy.parts)
             return [landed for each in alone for landed in self._copied(each)]
         try:
-            self._copy(run)
+            self._copy(copy)
         except psycopg.errors.UniqueViolation:
             self._collided = True
-            if len(run.parts) > 1:
-                return self._copied(run)
-            (part,) = run.parts
+            if len(copy.parts) > 1:
+                return self._copied(copy)
+            (part,) = copy.parts
             return [self._merged(part, np.ones_like(part.late))]
-        return [self._merged(part, part.late) for part in run.parts]
+        return [self._merged(part, part.late) for part in copy.parts]
 
-    def _copy(self, run: Run) -> None:
-        if run.columns:
+    def _copy(self, copy: Copy) -> None:
+        if copy.columns:
             with self._cursor.connection.transaction():  # a savepoint
-                copy_in(self._cursor, ("air", run.parts[0].readings.table), run.columns)
+                copy_in(self._cursor, ("air", copy.parts[0].readings.table), copy.columns)
 
     def _merged(self, part: _Part, left: Bools) -> Landed:
         """Load what is left of a part, whose keys may be taken; the rest is loaded already."""
@@ -382,9 +396,12 @@ class Load:
             copy_in(self._cursor, ("air", "quarantined_row"), columns, jsonb=("reasons",))
 
     def finish(
-        self, files: Sequence[ledger.FileRow], aggregates: Columns | None, file_ids: Ints
+        self,
+        files: Sequence[ledger.FileRow] = (),
+        aggregates: Columns | None = None,
+        file_ids: Ints = _NO_IDS,
     ) -> None:
-        """Write the ledger rows and the per-file aggregates.
+        """Write the places of what was loaded, the ledger rows and the per-file aggregates.
 
         Args:
             files: the batch's files, books balanced.

@@ -106,7 +106,7 @@ class Retraction:
             How many rows of other files are open again, since their replay was taken back.
         """
         # Places of what came back; what was taken is worked out anew.
-        self._load.finish([], None, np.zeros(0, np.int64))
+        self._load.finish()
         self._cursor.execute(statement("retract_hours"))
         hours = self._cursor.fetchall()
         rollup.recompute(self._cursor, [s for s, _ in hours], [hour for _, hour in hours])

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
+from pipeline import judge as judging
 from pipeline.errors import StoreError
+from pipeline.records import Columns
+from pipeline.steps import aggregate
+from pipeline.store import load as loading
+from pipeline.store import rollup
 from pipeline.store.background import Background
+from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Load, Store
-from tests.integration.conftest import emptied
+from tests.integration.conftest import ARCHIVE_SDS, MakeSite, Site, emptied
 
 _LONG = 60.0  # nothing here takes so long unless it hangs
 
@@ -69,9 +76,139 @@ def be_refused(engine: sa.Engine) -> None:
     with Store(emptied(engine)).loading() as load:
         load.later(lambda: refused(load))
         # By itself this would complain that the transaction is aborted.
-        load.later(lambda: load.finish([], None, np.zeros(0, np.int64))).result()
+        load.later(load.finish).result()
 
 
 def test_the_servers_refusal_is_what_the_next_job_tells(shared_engine: sa.Engine) -> None:
     with pytest.raises(StoreError, match="sensor_id"):
         be_refused(shared_engine)
+
+
+def leave_with_jobs(begun: threading.Event, go_on: threading.Event, done: list[str]) -> None:
+    def first() -> None:
+        begun.set()
+        assert go_on.wait(_LONG)
+
+    with Background(go_on.set) as background:
+        background.later(first)
+        background.later(lambda: done.append("second"))
+        assert begun.wait(_LONG)
+        raise ZeroDivisionError
+
+
+def test_jobs_that_have_not_begun_never_will() -> None:
+    done: list[str] = []
+    with pytest.raises(ZeroDivisionError):
+        leave_with_jobs(threading.Event(), threading.Event(), done)
+    assert done == []
+
+
+# --- a file of many blocks -----------------------------------------------------------------------
+
+
+def many(days: int = 4, sensors: int = 5) -> str:
+    """Return a file by time, with late rows, one that repeats another and one that contradicts."""
+    rows = [
+        f"{sensor};SDS011;42;42.689;23.341;2017-07-{day:02}T{hour:02}:{minute:02}:00;{day}.{hour};;;2;;"
+        for day in range(1, days + 1)
+        for hour in range(24)
+        for minute in range(0, 60, 6)
+        for sensor in range(1, sensors + 1)
+    ]
+    rows.insert(len(rows) // 2, rows.pop(3))
+    rows.insert(len(rows) // 3, rows[7])
+    rows.insert(len(rows) - 9, rows[9].replace(";2;;", ";3;;"))
+    return ARCHIVE_SDS + "".join(f"{row}\n" for row in rows)
+
+
+@pytest.fixture
+def streamed(make_site: MakeSite) -> Site:
+    """A site to which that is a large file of many blocks."""
+    return make_site(batch_bytes=1, block_bytes=2**16)
+
+
+@pytest.mark.parametrize("enough", [1, 300, 900])
+def test_hours_that_are_stored_on_the_way_are_whole(
+    streamed: Site, monkeypatch: pytest.MonkeyPatch, enough: int
+) -> None:
+    stored: list[int] = []
+
+    def counting(cursor: Cursor, hours: Columns) -> None:
+        stored.append(len(hours["n"]))
+        real(cursor, hours)
+
+    real = rollup.merge
+    monkeypatch.setattr(rollup, "merge", counting)
+    monkeypatch.setattr(aggregate.Running.__init__, "__defaults__", (enough,))
+    assert streamed.load(many(days=9)).state == "loaded"
+    assert len(stored) > 1
+    streamed.check_books()
+
+
+def test_an_outage_that_no_one_waits_for_is_one_all_the_same(
+    streamed: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours are stored on the way: what goes wrong there is told by whatever comes next."""
+    failed: list[str] = []
+
+    def once(cursor: Cursor, hours: Columns) -> None:
+        if not failed:
+            failed.append("once")
+            cursor.execute("SET LOCAL statement_timeout = 20")
+            cursor.execute("SELECT pg_sleep(60)")
+        real(cursor, hours)
+
+    real = rollup.merge
+    monkeypatch.setattr(rollup, "merge", once)
+    monkeypatch.setattr(aggregate.Running.__init__, "__defaults__", (30,))
+    assert streamed.load(many()).state == "loaded"
+    assert failed
+    streamed.check_books()
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_every_try_starts_anew(streamed: Site, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    copies = 0
+
+    def once(cursor: Cursor, *given: object, **more: object) -> None:
+        nonlocal copies
+        copies += 1
+        if copies == at:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        copy_in(cursor, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loading, "copy_in", once)
+    assert streamed.load(many()).state == "loaded"
+    assert copies > at
+    streamed.check_books()
+
+
+def test_no_more_is_held_while_the_database_is_slow(
+    streamed: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, stored, most, block = 0, 0, 0, 0
+
+    def judge(*given: object) -> judging.Judged:
+        nonlocal judged, most, block
+        found = real(*given)  # type: ignore[arg-type]
+        rows = sum(found.rows.read.values())
+        judged, block = judged + rows, max(block, rows)
+        most = max(most, judged - stored)
+        return found
+
+    def slow(
+        cursor: Cursor, table: tuple[str, ...], columns: dict[str, pa.Array], **more: Any
+    ) -> None:
+        nonlocal stored
+        copy_in(cursor, table, columns, **more)
+        if table == ("air", "raw_particulate"):
+            time.sleep(0.1)  # time for whoever would read on
+            stored += len(columns["ts"])
+
+    real = judging.judge
+    monkeypatch.setattr("pipeline.flow.judge", judge)
+    monkeypatch.setattr(loading, "copy_in", slow)
+    assert streamed.load(many(days=20)).state == "loaded"
+    # At most two each: being copied, made ready for that, and waiting.
+    assert judged > 18 * block
+    assert most <= 6 * block + 10

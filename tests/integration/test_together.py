@@ -97,14 +97,16 @@ def check(engine: sa.Engine, before: Part, several: list[Part]) -> None:
     stored: Part = {}
     with store.loading() as load:
         load.readings(readings(before), ids)
-        load.finish([], None, ids)
+        load.finish()
     by_model(stored, before)
     with store.loading() as load:
         those = [readings(part) for part in several]
-        found = load.together(load.runs(those, ids))
-        load.finish([], None, ids)
+        copies = load.copies(those, ids)
+        load._background.wait()
+        found = load.together(copies)
+        load.finish()
     due = [by_model(stored, part) for part in several]
-    assert [as_model(found[id(each)]) for each in those] == due
+    assert [as_model(landed) for landed in found] == due
     with engine.connect() as connection:
         rows = connection.execute(
             sa.text(
@@ -156,7 +158,8 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def loaded(engine: sa.Engine, several: list[Part]) -> None:
     with Store(emptied(engine)).loading() as load:
-        load.together(load.runs([readings(part) for part in several], np.array([7])))
+        copies = load.copies([readings(part) for part in several], np.array([7]))
+        load.later(lambda: load.together(copies)).result()
 
 
 def steps(first: int, count: int) -> Part:
@@ -198,7 +201,7 @@ def test_what_was_noted_is_bounded(
 def test_none_at_all(shared_engine: sa.Engine, copies: list[int]) -> None:
     with Store(emptied(shared_engine)).loading() as load:
         assert isinstance(load, Load)
-        assert load.together(load.runs([], np.array([7]))) == {}
+        assert load.together(load.copies([], np.array([7]))) == []
         landed = load.readings(readings({}), np.array([7]))
     assert (len(landed.readings.frame), copies) == (0, [])
 

@@ -136,6 +136,7 @@ def test_merging_any_split_equals_numpy(kind: str, cuts: list[int], enough: int)
     assert running.take() is None
 
 
+DAY = 24 * aggregate.HOUR
 HOURS = [int(np.datetime64(f"2017-07-01T{hour:02}", "us").astype(np.int64)) for hour in range(24)]
 
 
@@ -159,9 +160,9 @@ def test_earlier_hours_are_taken_and_the_others_kept(hour: int) -> None:
 
 def test_the_day_that_readings_have_reached() -> None:
     # A clock that is behind takes one sensor's readings to another year: that is no reason to wait.
-    hours = np.array([HOURS[0] - 400 * aggregate.DAY, *HOURS * 2, *(HOURS[3] + aggregate.DAY,) * 9])
-    assert aggregate.current_day({"hour": hours}) == HOURS[0]
-    assert aggregate.current_day({"hour": hours[-9:]}) == HOURS[0] + aggregate.DAY
+    hours = np.array([HOURS[0] - 400 * DAY, *HOURS * 2, *(HOURS[3] + DAY,) * 9])
+    assert aggregate.day_reached({"hour": hours}) == HOURS[0]
+    assert aggregate.day_reached({"hour": hours[-9:]}) == HOURS[0] + DAY
 
 
 @settings(STEADY, max_examples=5)
