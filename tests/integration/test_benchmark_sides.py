@@ -23,13 +23,14 @@ def test_the_same_rows_arrive(tmp_path: Path, dialect: str) -> None:
     with place(tmp_path) as there:
         files = [there.sofia(2000)] if dialect == "sofia" else there.archive(sensors=3, days=1)
         taken = sides.ours(there, files)
-        sides.psql(there, files, 0)
         ours = readings(
             there,
             "ours",
             "SELECT sensor_id, ts, pm10, pm25 FROM air.raw_particulate "
             "WHERE sensor_id <> 999999 ORDER BY 1, 2",
         )
+        # Before the other side's run, what the first left is dropped.
+        sides.psql(there, files, 0)
         theirs = readings(
             there, "theirs", "SELECT sensor_id, timestamp, p1, p2 FROM raw ORDER BY 1, 2"
         )
