@@ -7,7 +7,9 @@ whether trying again can help. Nothing here ever shows a password or the text of
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -35,6 +37,7 @@ __all__ = [
     "translate",
 ]
 
+_ON_THE_WAY = 2**20  # bytes
 _SCHEMES = {"postgres", "postgresql", "postgresql+psycopg"}
 
 # An address may override each of these.
@@ -85,6 +88,7 @@ def create(url: str) -> sa.Engine:
         hide_parameters=True,
     )
     sa.event.listen(engine, "connect", _use_utc)
+    sa.event.listen(engine, "connect", _have_more_on_the_way)
     return engine
 
 
@@ -106,6 +110,17 @@ def _use_utc(connection: psycopg.Connection[Any], _entry: ConnectionPoolEntry) -
     if connection.info.parameter_status("TimeZone") != "UTC":
         connection.execute("SET TIME ZONE 'UTC'")
         connection.commit()
+
+
+def _have_more_on_the_way(connection: psycopg.Connection[Any], _entry: ConnectionPoolEntry) -> None:
+    """Let a Unix socket hold more than the system's 208 KiB, as far as the system allows.
+
+    The server gets through that in a few milliseconds, and then waits until Python's other threads
+    let the one go on that sends: a twentieth of a load's time. TCP sees to it by itself.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        if end.family == socket.AF_UNIX:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY)
 
 
 def _parse(url: str) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import string
 import time
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ from pipeline.errors import (
     StoreError,
     Transient,
 )
-from pipeline.store.engine import create, guarded, masked, sqlstate, translate
+from pipeline.store.engine import create, driver_of, guarded, masked, sqlstate, translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,6 +129,19 @@ def test_sessions_are_in_utc_and_see_what_is_committed(database_url: str) -> Non
             assert tuple(shown) == ("UTC", "read committed", "local")
     finally:
         engine.dispose()
+
+
+def room(connection: psycopg.Connection[tuple[object, ...]]) -> int:
+    """Return how much a connection's socket holds that is on its way."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        assert end.family == socket.AF_UNIX
+        return end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+
+def test_more_is_on_its_way_than_usual(database_url: str) -> None:
+    with create(database_url).connect() as ours, psycopg.connect(database_url) as usual:
+        assert room(driver_of(ours)) >= 2 * room(usual)
+        assert ours.scalar(sa.text("SELECT 1")) == 1  # the socket is as it was otherwise
 
 
 def test_no_connection_is_made_before_it_is_needed() -> None:
