@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,34 +66,28 @@ def failing_cells(
         Column → positions of the rows that fail there; `lat,lon` is the place as a whole.
     """
     failing = {
-        name: _failing(frame[name], column)
+        name: _failing(_doubtful(frame[name], column), column)
         for name, column in schema.columns.items()
-        if not _within(frame[name].to_numpy(), column)
     }
     for check in schema.checks:
         failing["lat,lon"] = _failed(check, frame)
     return {name: rows for name, rows in failing.items() if len(rows)}
 
 
-def _within(values: npt.NDArray[Any], column: pa.Column) -> bool:
-    """Whether a look at the lowest and the highest value tells already that no cell fails."""
-    if not len(values):
-        return True
+def _doubtful(cells: pd.Series, column: pa.Column) -> pd.Series:
+    """Return the cells that a plain comparison does not find within range: only those are asked."""
     if [check.name for check in column.checks] != [RANGE]:
-        return False
+        return cells
     limits = column.checks[0].statistics
-    if column.nullable:
-        low, high = np.fmin.reduce(values), np.fmax.reduce(values)
-    else:
-        low, high = values.min(), values.max()
-    # A cell that is empty and may not be makes both of them empty, and no time compares with NaT.
-    return not pd.isna(low) and bool(low >= limits["min_value"] and high <= limits["max_value"])
+    return cells[~cells.between(limits["min_value"], limits["max_value"])]
 
 
 def _failing(cells: pd.Series, column: pa.Column) -> npt.NDArray[np.int64]:
+    if not len(cells):
+        return np.zeros(0, np.int64)
     rows = [_failed(check, cells) for check in column.checks]
     if not column.nullable:
-        rows.append(np.flatnonzero(cells.isna()))
+        rows.append(cells.index.to_numpy()[cells.isna()])
     return np.unique(np.concatenate(rows))
 
 

@@ -240,12 +240,15 @@ def _apart(
         cast = pc.cast(others, kind)
     except pa.ArrowInvalid:
         # Right letters in the wrong order, as the 30th of February has: looked for where it is.
+        pieces = []
         for start in range(0, len(text), _PIECE):
             try:
-                pc.cast(others.slice(start, _PIECE), kind)
+                pieces.append(pc.cast(others.slice(start, _PIECE), kind))
             except pa.ArrowInvalid:
-                apart[start : start + _PIECE] |= odd(text.slice(start, _PIECE))
-        cast = pc.cast(_without(text, apart), kind)
+                piece, strange = text.slice(start, _PIECE), apart[start : start + _PIECE]
+                strange |= odd(piece)
+                pieces.append(pc.cast(_without(piece, strange), kind))
+        cast = pa.concat_arrays(pieces)
     if not apart.any():
         values: Cells = cast.to_numpy(zero_copy_only=False)
         return values

@@ -139,9 +139,11 @@ def room(connection: psycopg.Connection[tuple[object, ...]]) -> int:
 
 
 def test_more_is_on_its_way_than_usual(database_url: str) -> None:
-    with create(database_url).connect() as ours, psycopg.connect(database_url) as usual:
+    engine = create(database_url)
+    with engine.connect() as ours, psycopg.connect(database_url) as usual:
         assert room(driver_of(ours)) >= 2 * room(usual)
         assert ours.scalar(sa.text("SELECT 1")) == 1  # the socket is as it was otherwise
+    engine.dispose()
 
 
 def test_no_connection_is_made_before_it_is_needed() -> None:
