@@ -7,7 +7,6 @@ whether trying again can help. Nothing here ever shows a password or the text of
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from contextlib import contextmanager
@@ -118,9 +117,12 @@ def _have_more_on_the_way(connection: psycopg.Connection[Any], _entry: Connectio
     The server gets through that in a few milliseconds, and then waits until Python's other threads
     let the one go on that sends: a twentieth of a load's time. TCP sees to it by itself.
     """
-    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+    end = socket.socket(fileno=connection.fileno())
+    try:
         if end.family == socket.AF_UNIX:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ON_THE_WAY)
+    finally:
+        end.detach()  # it is libpq's to close
 
 
 def _parse(url: str) -> dict[str, str]:
