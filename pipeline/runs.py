@@ -1,4 +1,4 @@
-"""Runs: where, in columns that are sorted together, one value ends and the next begins."""
+"""Runs: where, in sorted columns, one value ends and the next begins; and statistics joined so."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.records import Ints
+from pipeline.records import Columns, Ints
 
 
 def run_starts(*keys: npt.NDArray[Any]) -> Ints:
@@ -24,3 +24,23 @@ def run_starts(*keys: npt.NDArray[Any]) -> Ints:
 def run_sizes(starts: Ints, total: int) -> Ints:
     """Return how many rows each run has, of `total` rows."""
     return np.diff(np.append(starts, total))
+
+
+def join_runs(statistics: Columns, starts: Ints) -> Columns:
+    """Join statistics of disjoint readings: one row for each run.
+
+    Args:
+        statistics: `n`, `min`, `max`, `mean` and `m2` of each, as `steps.aggregate` has them.
+        starts: where each run starts.
+    """
+    n, mean = statistics["n"], statistics["mean"]
+    total = np.add.reduceat(n, starts)
+    centre = np.add.reduceat(n * mean, starts) / total
+    drift = mean - np.repeat(centre, run_sizes(starts, len(n)))
+    return {
+        "n": total,
+        "min": np.minimum.reduceat(statistics["min"], starts),
+        "max": np.maximum.reduceat(statistics["max"], starts),
+        "mean": centre,
+        "m2": np.add.reduceat(statistics["m2"] + n * drift * drift, starts),
+    }

@@ -113,8 +113,6 @@ class Transaction:
         self._judged = judged
         self._names = [row.name for row in batch.rows]
         self._ids: Ints = np.zeros(len(batch.files), np.int64)
-        self._by_file = aggregate.Running(())
-        self._hourly = aggregate.Running(())
 
     def run(self) -> None:
         """Load the files, or raise and leave nothing behind."""
@@ -227,12 +225,14 @@ class Transaction:
             self._batch.rows[span.file].add(span)
 
     def _store_hours(self, load: Load, hourly: Columns | None) -> None:
-        def work(hourly: Columns) -> None:
+        if hourly is None:
+            return
+
+        def work() -> None:
             with metrics.stage("load"):
                 load.hourly(hourly)
 
-        if hourly is not None:
-            load.later(partial(work, hourly))
+        load.later(work)
 
     def _count_rejected(self, rejected: Rejects) -> None:
         alike, counts = np.unique(rejected.file << 32 | rejected.code, return_counts=True)

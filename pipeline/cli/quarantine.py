@@ -28,9 +28,7 @@ DONE, SOME_LEFT = 0, 3
 
 def listed(home: Path | None, *, by: str, rule: str | None, limit: int, as_json: bool) -> None:
     """Show what is in quarantine, by file, reason, sensor or age."""
-    settings = load_settings(home)
-    require_home(settings)
-    refuse_unknown_rule(rule)
+    settings = settings_for(home, rule)
     with database(settings) as opened:
         bench = Workbench(opened.engine)
         states = bench.states()
@@ -168,9 +166,7 @@ def shown(
     Raises:
         ConfigurationError: the ledger has no such file, or several.
     """
-    settings = load_settings(home)
-    require_home(settings)
-    refuse_unknown_rule(rule)
+    settings = settings_for(home, rule)
     with database(settings) as opened:
         bench = Workbench(opened.engine)
         entry = targets.one(bench, key)
@@ -230,9 +226,7 @@ def export(
 ) -> int:
     """Write open rows into one CSV; return the exit code."""
     os.umask(0o027)
-    settings = load_settings(home)
-    require_home(settings)
-    refuse_unknown_rule(rule)
+    settings = settings_for(home, rule)
     require_choice(keys, every=every, rule=rule)
     with database(settings) as opened:
         bench = Workbench(opened.engine)
@@ -287,9 +281,12 @@ def require_choice(names: Sequence[str], *, every: bool, rule: str | None) -> No
         raise ConfigurationError(message)
 
 
-def refuse_unknown_rule(rule: str | None) -> None:
-    """Refuse, with a ConfigurationError, a reason that there is not."""
+def settings_for(home: Path | None, rule: str | None) -> Settings:
+    """Return the settings of a home; refuse, with a ConfigurationError, an unknown reason."""
+    settings = load_settings(home)
+    require_home(settings)
     if rule is not None and rule not in {**ROW_RULES, **FILE_RULES}:
         known = ", ".join([*ROW_RULES, *FILE_RULES])
         message = f"--reason: '{rule}' is not a reason; known are {known}"
         raise ConfigurationError(message)
+    return settings

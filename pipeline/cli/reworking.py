@@ -12,9 +12,9 @@ from rich.markup import escape
 
 from pipeline import logs
 from pipeline.cli import tables
-from pipeline.cli.quarantine import refuse_unknown_rule, require_choice
-from pipeline.cli.session import database, make_folders, print_json, require_home
-from pipeline.config import Settings, load_settings
+from pipeline.cli.quarantine import require_choice, settings_for
+from pipeline.cli.session import database, make_folders, print_json
+from pipeline.config import Settings
 from pipeline.errors import ConfigurationError
 from pipeline.rework import discard as discarding
 from pipeline.rework import refused as refusals
@@ -45,9 +45,7 @@ def reprocess(
 ) -> int:
     """Bring rows and refused files back; return the exit code."""
     os.umask(0o027)
-    settings = load_settings(home)
-    require_home(settings)
-    refuse_unknown_rule(rule)
+    settings = settings_for(home, rule)
     require_choice(names, every=every, rule=rule)
     make_folders(settings)
     logs.configure(settings.log_level, settings.logs, console=False)
@@ -257,9 +255,7 @@ def discard(
         ConfigurationError: nothing of it is open.
     """
     os.umask(0o027)
-    settings = load_settings(home)
-    require_home(settings)
-    refuse_unknown_rule(rule)
+    settings = settings_for(home, rule)
     if not note.strip():
         message = "--note: say why, for whoever wonders later"
         raise ConfigurationError(message)

@@ -18,7 +18,7 @@ import pandas as pd
 
 from pipeline.contract.quantities import SORTED_NAMES
 from pipeline.records import Columns, Floats, Ints, Readings, Span
-from pipeline.runs import run_sizes, run_starts
+from pipeline.runs import join_runs, run_sizes, run_starts
 
 HOUR = 3_600_000_000  # µs
 BY_FILE = ("file", "sensor_id", "quantity")
@@ -65,17 +65,7 @@ def merge(parts: Sequence[Columns], keys: Sequence[str]) -> Columns:
     starts = run_starts(*(every[key] for key in keys))
     if len(starts) == len(order):
         return every
-    n, low, high, mean, m2 = (every[name] for name in STATISTICS)
-    total = np.add.reduceat(n, starts)
-    centre = np.add.reduceat(n * mean, starts) / total
-    drift = mean - np.repeat(centre, run_sizes(starts, len(order)))
-    return {key: every[key][starts] for key in keys} | {
-        "n": total,
-        "min": np.minimum.reduceat(low, starts),
-        "max": np.maximum.reduceat(high, starts),
-        "mean": centre,
-        "m2": np.add.reduceat(m2 + n * drift * drift, starts),
-    }
+    return {key: every[key][starts] for key in keys} | join_runs(every, starts)
 
 
 def day_reached(hourly: Columns) -> int:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.contract.indices import COMPLETE_HOUR
 from pipeline.contract.quantities import QUANTITIES, SORTED_NAMES
 from pipeline.records import Columns, Ints
-from pipeline.runs import run_sizes, run_starts
+from pipeline.runs import join_runs, run_sizes, run_starts
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, cells
@@ -110,11 +110,7 @@ def _hours(cursor: Cursor, ordered: Columns) -> None:
         "sensor_id": pa.array(ordered["sensor_id"], pa.int32()),
         "quantity": _names(ordered["quantity"]),
         "hour": pa.array(ordered["hour"], pa.int64()).cast(pa.timestamp("us", "UTC")),
-        "n": pa.array(ordered["n"], pa.int64()),
-        "min": pa.array(ordered["min"], pa.float32()),
-        "max": pa.array(ordered["max"], pa.float32()),
-        "mean": pa.array(ordered["mean"], pa.float64()),
-        "m2": pa.array(ordered["m2"], pa.float64()),
+        **_statistics(ordered),
     }
     try:
         with cursor.connection.transaction():  # a savepoint
@@ -132,11 +128,14 @@ def _days(cursor: Cursor, ordered: Columns) -> None:
     sensors, quantities = ordered["sensor_id"], ordered["quantity"]
     day = ordered["hour"] // _DAY
     starts = run_starts(sensors, quantities, day)
+    complete = np.add.reduceat((ordered["n"] >= COMPLETE_HOUR).astype(np.int16), starts)
     columns = {
         "sensor_id": pa.array(sensors[starts], pa.int32()),
         "quantity": _names(quantities[starts]),
         "day": pa.array(day[starts].astype(np.int32), pa.date32()),
-        **_joined(ordered, starts),
+        "hours": pa.array(run_sizes(starts, len(day)), pa.int16()),
+        "complete_hours": pa.array(complete, pa.int16()),
+        **_statistics(join_runs(ordered, starts)),
     }
     try:
         # If none of these days is known, then these hours are all that they have.
@@ -148,26 +147,18 @@ def _days(cursor: Cursor, ordered: Columns) -> None:
         )
 
 
+def _statistics(given: Columns) -> dict[str, pa.Array]:
+    return {
+        "n": pa.array(given["n"], pa.int64()),
+        "min": pa.array(given["min"], pa.float32()),
+        "max": pa.array(given["max"], pa.float32()),
+        "mean": pa.array(given["mean"], pa.float64()),
+        "m2": pa.array(given["m2"], pa.float64()),
+    }
+
+
 def _names(quantities: Ints) -> pa.Array:
     return pa.array(SORTED_NAMES, pa.string()).take(pa.array(quantities))
-
-
-def _joined(ordered: Columns, starts: Ints) -> dict[str, pa.Array]:
-    n, mean = ordered["n"], ordered["mean"]
-    sizes = run_sizes(starts, len(n))
-    total = np.add.reduceat(n, starts)
-    centre = np.add.reduceat(n * mean, starts) / total
-    drift = n * (mean - np.repeat(centre, sizes)) ** 2
-    complete = np.add.reduceat((n >= COMPLETE_HOUR).astype(np.int16), starts)
-    return {
-        "n": pa.array(total, pa.int64()),
-        "hours": pa.array(sizes, pa.int16()),
-        "complete_hours": pa.array(complete, pa.int16()),
-        "min": pa.array(np.minimum.reduceat(ordered["min"], starts), pa.float32()),
-        "max": pa.array(np.maximum.reduceat(ordered["max"], starts), pa.float32()),
-        "mean": pa.array(centre, pa.float64()),
-        "m2": pa.array(np.add.reduceat(ordered["m2"] + drift, starts), pa.float64()),
-    }
 
 
 def _join_hours(

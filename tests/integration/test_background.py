@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -11,8 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from pipeline import judge as judging
+from pipeline.contract import Contract
 from pipeline.errors import StoreError
-from pipeline.records import Columns
+from pipeline.records import Block, Columns
 from pipeline.steps import aggregate
 from pipeline.store import load as loading
 from pipeline.store import rollup
@@ -26,9 +28,13 @@ _LONG = 60.0  # nothing here takes so long unless it hangs
 
 def test_jobs_run_in_their_order_in_one_thread() -> None:
     done: list[tuple[int, int]] = []
+
+    def note(number: int) -> None:
+        done.append((number, threading.get_ident()))
+
     with Background(lambda: None) as background:
         for number in range(20):
-            background.later(lambda number=number: done.append((number, threading.get_ident())))  # type: ignore[misc]
+            background.later(partial(note, number))
         background.wait()
         assert [number for number, _ in done] == list(range(20))
     assert len({thread for _, thread in done}) == 1
@@ -49,16 +55,17 @@ def test_after_one_that_failed_none_runs_and_all_tell_of_it() -> None:
     assert done == []
 
 
-def sleeping(load: Load, seconds: float) -> None:
-    load._cursor.execute("SELECT pg_sleep(%s)", [seconds])
+def sleeping(load: Load, begun: threading.Event) -> None:
+    begun.set()
+    load._cursor.execute("SELECT pg_sleep(%s)", [2 * _LONG])
 
 
 def go_wrong_meanwhile(engine: sa.Engine) -> None:
     with Store(emptied(engine)).loading() as load:
         load.file_ids(1)
-        job = load.later(lambda: sleeping(load, 2 * _LONG))
-        while not job.running():
-            time.sleep(0.001)
+        begun = threading.Event()
+        load.later(partial(sleeping, load, begun))
+        assert begun.wait(_LONG)
         raise ZeroDivisionError
 
 
@@ -170,12 +177,12 @@ def test_an_outage_that_no_one_waits_for_is_one_all_the_same(
 def test_every_try_starts_anew(streamed: Site, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     copies = 0
 
-    def once(cursor: Cursor, *given: object, **more: object) -> None:
+    def once(cursor: Cursor, *given: Any, **more: Any) -> None:
         nonlocal copies
         copies += 1
         if copies == at:
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-        copy_in(cursor, *given, **more)  # type: ignore[arg-type]
+        copy_in(cursor, *given, **more)
 
     monkeypatch.setattr(loading, "copy_in", once)
     assert streamed.load(many()).state == "loaded"
@@ -186,13 +193,13 @@ def test_every_try_starts_anew(streamed: Site, monkeypatch: pytest.MonkeyPatch, 
 def test_no_more_is_held_while_the_database_is_slow(
     streamed: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged, stored, most, block = 0, 0, 0, 0
+    judged, stored, most, largest = 0, 0, 0, 0
 
-    def judge(*given: object) -> judging.Judged:
-        nonlocal judged, most, block
-        found = real(*given)  # type: ignore[arg-type]
+    def judge(block: Block, contract: Contract) -> judging.Judged:
+        nonlocal judged, most, largest
+        found = real(block, contract)
         rows = sum(found.rows.read.values())
-        judged, block = judged + rows, max(block, rows)
+        judged, largest = judged + rows, max(largest, rows)
         most = max(most, judged - stored)
         return found
 
@@ -202,7 +209,7 @@ def test_no_more_is_held_while_the_database_is_slow(
         nonlocal stored
         copy_in(cursor, table, columns, **more)
         if table == ("air", "raw_particulate"):
-            time.sleep(0.1)  # time for whoever would read on
+            cursor.execute("SELECT pg_sleep(0.1)")  # time for whoever would read on
             stored += len(columns["ts"])
 
     real = judging.judge
@@ -210,5 +217,5 @@ def test_no_more_is_held_while_the_database_is_slow(
     monkeypatch.setattr(loading, "copy_in", slow)
     assert streamed.load(many(days=20)).state == "loaded"
     # At most two each: being copied, made ready for that, and waiting.
-    assert judged > 18 * block
-    assert most <= 6 * block + 10
+    assert judged > 18 * largest
+    assert most <= 6 * largest + 10
