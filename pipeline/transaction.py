@@ -30,7 +30,8 @@ from pipeline.steps import quarantine as quarantining
 from pipeline.steps.aggregate import Summary, day_reached
 from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow, Known
-from pipeline.store.load import Copy, Landed, Load, Store, Stored
+from pipeline.store.load import Landed, Load, Store, Stored
+from pipeline.store.parts import Copy
 
 # Returns what the database is busy with, if anything.
 Busy = Callable[[], Future[Any] | None]

@@ -20,7 +20,6 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
@@ -28,12 +27,12 @@ import sqlalchemy as sa
 from pipeline.contract.quantities import SORTED_NAMES
 from pipeline.records import Bools, Columns, Ints, Readings
 from pipeline.rejects import Rejects
-from pipeline.runs import run_sizes, run_starts
 from pipeline.store import ledger, rollup
 from pipeline.store.background import Background
 from pipeline.store.copy import Cursor, copy_in, copy_out
 from pipeline.store.dimensions import Adding, Dimensions
 from pipeline.store.engine import driver_of, guarded
+from pipeline.store.parts import Copy, Latest, Part, in_order, raw_columns, rows_at, rows_where
 from pipeline.store.sql import statement
 
 T = TypeVar("T")
@@ -41,8 +40,6 @@ T = TypeVar("T")
 _STAGE_TYPES = "real"
 _REJECTED_ROWS = 8_192
 _FEW = 16  # one reading in so many may be asked for before it is copied
-_SENSORS = 500_000
-_NEVER = np.iinfo(np.int64).min
 _NO_IDS: Ints = np.zeros(0, np.int64)
 
 
@@ -134,66 +131,6 @@ def _cancel(connection: psycopg.Connection[Any]) -> None:
         connection.cancel_safe(timeout=2.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Readings on their way into a raw table.
-
-    Attributes:
-        position: among those that were given.
-        readings: as they were given.
-        columns: the same as the table's columns; none if there are no readings.
-        late: those that the transaction may have brought before, if they are few.
-        alone: they are many: asking for each would cost more than it spares.
-    """
-
-    position: int
-    readings: Readings
-    columns: dict[str, pa.Array]
-    late: Bools
-    alone: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Parts that can be copied in one go.
-
-    Attributes:
-        parts: they follow each other, and have the same columns.
-        columns: all that is not late of them, by sensor and time; none if there is nothing.
-    """
-
-    parts: Sequence[_Part]
-    columns: dict[str, pa.Array]
-
-
-class _Latest:
-    """The latest reading of each sensor that a transaction has brought.
-
-    What is later than that collides with nothing that the transaction brought.
-    """
-
-    def __init__(self) -> None:
-        self._times: dict[tuple[str, int], int] = {}
-        self._lost_track = False
-
-    def not_after(self, readings: Readings) -> Bools:
-        """Return which readings are no later than what came before, and take note of them all."""
-        # Bounded, whatever ids a file has. Then anything may have come before.
-        self._lost_track |= len(self._times) > _SENSORS
-        if self._lost_track:
-            return np.ones(len(readings.frame), bool)
-        sensor = readings.frame["sensor_id"].to_numpy()
-        time = readings.frame["ts"].to_numpy().view(np.int64)
-        starts = run_starts(sensor)
-        sizes = run_sizes(starts, len(sensor))
-        keys = [(readings.table, number) for number in sensor[starts].tolist()]
-        before = np.array([self._times.get(key, _NEVER) for key in keys])
-        latest = np.maximum(before, time[starts + sizes - 1])
-        self._times |= zip(keys, latest.tolist(), strict=True)
-        late: Bools = time <= np.repeat(before, sizes)
-        return late
-
-
 class Load:
     """The open transaction of one batch.
 
@@ -208,7 +145,7 @@ class Load:
             lambda job: background.later(lambda: job(cursor)), self._cursor_when_idle, known
         )
         self._places = rollup.Places()
-        self._latest = _Latest()
+        self._latest = Latest()
         self._collided = False
 
     @property
@@ -261,7 +198,7 @@ class Load:
             self._part(position, readings, file_ids) for position, readings in enumerate(several)
         ]
         return [
-            Copy(some, _in_order(some))
+            Copy(some, in_order(some))
             for table in dict.fromkeys(readings.table for readings in several)
             for _, neighbours in groupby(
                 (part for part in parts if part.readings.table == table), self._alike
@@ -281,25 +218,25 @@ class Load:
                 landed[part.position] = became
         return [landed[position] for position in sorted(landed)]
 
-    def _alike(self, part: _Part) -> object:
+    def _alike(self, part: Part) -> object:
         """Return what neighbours have in common if they can be copied together."""
         return part.position if part.alone or self._collided else part.readings.quantities
 
-    def _part(self, position: int, readings: Readings, file_ids: Ints) -> _Part:
+    def _part(self, position: int, readings: Readings, file_ids: Ints) -> Part:
         if not len(readings.frame):
-            return _Part(position, readings, {}, np.zeros(0, bool), alone=False)
+            return Part(position, readings, {}, np.zeros(0, bool), alone=False)
         self._adding.months(readings)
         self._adding.sensors(readings)
         keys = self._adding.location_keys(readings)
         late = self._latest.not_after(readings)
         many = bool(np.count_nonzero(late) > len(late) // _FEW)
-        columns = _raw_columns(readings, keys, file_ids)
-        return _Part(position, readings, columns, np.zeros_like(late) if many else late, alone=many)
+        columns = raw_columns(readings, keys, file_ids)
+        return Part(position, readings, columns, np.zeros_like(late) if many else late, alone=many)
 
     def _copied(self, copy: Copy) -> list[Landed]:
         """Copy parts in one go; if a key is taken that nobody expected, one by one."""
         if self._collided and len(copy.parts) > 1:
-            alone = (Copy([part], _in_order([part])) for part in copy.parts)
+            alone = (Copy([part], in_order([part])) for part in copy.parts)
             return [landed for each in alone for landed in self._copied(each)]
         try:
             self._copy(copy)
@@ -316,7 +253,7 @@ class Load:
             with self._cursor.connection.transaction():  # a savepoint
                 copy_in(self._cursor, ("air", copy.parts[0].readings.table), copy.columns)
 
-    def _merged(self, part: _Part, left: Bools) -> Landed:
+    def _merged(self, part: Part, left: Bools) -> Landed:
         """Load what is left of a part, whose keys may be taken; the rest is loaded already."""
         readings = part.readings
         if not left.any():
@@ -327,20 +264,20 @@ class Load:
         duplicates = _count(readings.frame["file"].to_numpy()[taken & same])
         conflicts = self._conflicts(readings) if (taken & ~same).any() else []
         if (free := left & ~taken).any():
-            copy_in(self._cursor, ("air", readings.table), _filtered(part.columns, free))
-        self._places.add(_filtered(part.columns, ~taken))
+            copy_in(self._cursor, ("air", readings.table), rows_where(part.columns, free))
+        self._places.add(rows_where(part.columns, ~taken))
         frame = readings.frame[~taken]
         landed = Readings(readings.table, readings.quantities, frame, readings.models)
         return Landed(landed, duplicates, conflicts)
 
-    def _collisions(self, part: _Part, at: Ints) -> tuple[Bools, Bools]:
+    def _collisions(self, part: Part, at: Ints) -> tuple[Bools, Bools]:
         """Stage some readings; return which keys are taken, and which of those by equal values."""
         readings, frame = part.readings, part.readings.frame
         kinds = ", ".join(f"{name} {_STAGE_TYPES}" for name in readings.quantities)
         self._cursor.execute("DROP TABLE IF EXISTS pg_temp.stage")
         self._cursor.execute(statement("stage_create", columns=kinds).encode())
         staged = {name: part.columns[name] for name in ("sensor_id", "ts", *readings.quantities)}
-        some = {"idx": pa.array(at.astype(np.int32)), **_taken(staged, at)}
+        some = {"idx": pa.array(at.astype(np.int32)), **rows_at(staged, at)}
         copy_in(self._cursor, ("stage",), some)
         self._cursor.execute("ANALYZE pg_temp.stage")
         query = statement("stage_collisions", table=readings.table, same=_same(readings))
@@ -441,47 +378,6 @@ def _readable(lines: pa.Array) -> tuple[pa.Array, pa.Array]:
         None if text.encode() == line else line for text, line in zip(texts, given, strict=True)
     ]
     return pa.array(texts, pa.string()), pa.array(exact, pa.binary())
-
-
-def _raw_columns(
-    readings: Readings, location_keys: npt.NDArray[np.int32], file_ids: Ints
-) -> dict[str, pa.Array]:
-    frame = readings.frame
-    columns = {
-        "sensor_id": pa.array(frame["sensor_id"].to_numpy(), pa.int32()),
-        "ts": pa.array(frame["ts"].to_numpy(), pa.timestamp("us", "UTC")),
-        "location_key": pa.array(location_keys, pa.int32()),
-        "file_id": pa.array(file_ids[frame["file"].to_numpy()].astype(np.int32)),
-    }
-    for name in readings.quantities:
-        # from_pandas: NaN is "no value", and that is NULL in the database.
-        columns[name] = pa.array(frame[name].to_numpy(), pa.float32(), from_pandas=True)
-    columns["flags"] = pa.array(frame["flags"].to_numpy(), pa.int16())
-    return columns
-
-
-def _in_order(parts: Sequence[_Part]) -> dict[str, pa.Array]:
-    """Return the columns of all readings that are not late, by sensor and time."""
-    some = [
-        _filtered(part.columns, ~part.late) if part.late.any() else part.columns
-        for part in parts
-        if part.columns
-    ]
-    if len(some) < 2:
-        return some[0] if some else {}
-    columns = {name: pa.concat_arrays([part[name] for part in some]) for name in some[0]}
-    # Of each sensor, every part has only what is later than the parts before it.
-    return _taken(columns, np.argsort(columns["sensor_id"].to_numpy(), kind="stable"))
-
-
-def _filtered(columns: dict[str, pa.Array], mask: Bools) -> dict[str, pa.Array]:
-    chosen = pa.array(mask)
-    return {name: values.filter(chosen) for name, values in columns.items()}
-
-
-def _taken(columns: dict[str, pa.Array], at: Ints) -> dict[str, pa.Array]:
-    indices = pa.array(at)
-    return {name: values.take(indices) for name, values in columns.items()}
 
 
 def _same(readings: Readings) -> str:

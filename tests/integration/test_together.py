@@ -22,6 +22,7 @@ from pipeline import flow
 from pipeline.judge import Judged
 from pipeline.records import Block, Readings
 from pipeline.store import load as loading
+from pipeline.store import parts as preparing
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Landed, Load, Store
 from tests.integration.conftest import MakeSite, clock, emptied
@@ -188,7 +189,7 @@ def test_a_block_out_of_order_is_copied_for_itself(
 def test_what_was_noted_is_bounded(
     shared_engine: sa.Engine, copies: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "_SENSORS", 0)
+    monkeypatch.setattr(preparing, "_SENSORS", 0)
     check(shared_engine, {}, [steps(0, 40), steps(10, 40), steps(60, 40) | {(1, 3): 2.0}])
     # The first stays, whoever is copied with whom: what may have come before is not taken for new.
     there = {key: value for key, value in steps(0, 100).items() if key != (1, 3)}
