@@ -87,16 +87,24 @@ def raw_columns(
         file_ids: a file's position in the batch → its number.
     """
     frame = readings.frame
+    return {
+        **measured(readings),
+        "location_key": pa.array(location_keys, pa.int32()),
+        "file_id": pa.array(file_ids[frame["file"].to_numpy()].astype(np.int32)),
+        "flags": pa.array(frame["flags"].to_numpy(), pa.int16()),
+    }
+
+
+def measured(readings: Readings) -> dict[str, pa.Array]:
+    """Return what was measured, by which sensor and when."""
+    frame = readings.frame
     columns = {
         "sensor_id": pa.array(frame["sensor_id"].to_numpy(), pa.int32()),
         "ts": pa.array(frame["ts"].to_numpy(), pa.timestamp("us", "UTC")),
-        "location_key": pa.array(location_keys, pa.int32()),
-        "file_id": pa.array(file_ids[frame["file"].to_numpy()].astype(np.int32)),
     }
     for name in readings.quantities:
         # from_pandas: NaN is "no value", and that is NULL in the database.
         columns[name] = pa.array(frame[name].to_numpy(), pa.float32(), from_pandas=True)
-    columns["flags"] = pa.array(frame["flags"].to_numpy(), pa.int16())
     return columns
 
 

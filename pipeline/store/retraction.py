@@ -12,6 +12,7 @@ from pipeline.records import Readings
 from pipeline.store import rollup
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Load
+from pipeline.store.parts import measured
 from pipeline.store.rework import Entry, QuarantinedRow, entries_asked, fetched
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, cells
@@ -70,19 +71,14 @@ class Retraction:
 
     def among_taken(self, readings: Readings) -> list[int]:
         """Return the positions in the frame of readings that were taken, with the same values."""
-        frame = readings.frame
         kinds = ", ".join(f"{name} real" for name in readings.quantities)
         cursor = self._cursor
         cursor.execute("DROP TABLE IF EXISTS pg_temp.retract_stage")
         cursor.execute(statement("retract_stage_create", columns=kinds).encode())
         columns = {
-            "idx": pa.array(np.arange(len(frame), dtype=np.int32)),
-            "sensor_id": pa.array(frame["sensor_id"].to_numpy(), pa.int32()),
-            "ts": pa.array(frame["ts"].to_numpy(), pa.timestamp("us", "UTC")),
+            "idx": pa.array(np.arange(len(readings.frame), dtype=np.int32)),
+            **measured(readings),
         }
-        for name in readings.quantities:
-            # from_pandas: NaN is "no value", and that is NULL in the database.
-            columns[name] = pa.array(frame[name].to_numpy(), pa.float32(), from_pandas=True)
         copy_in(cursor, ("retract_stage",), columns)
         same = " AND ".join(
             f"stage.{name} IS NOT DISTINCT FROM taken.{name}" for name in readings.quantities
