@@ -243,7 +243,9 @@ def full_table(place: Place, repeats: int) -> Figure:
     )
 
 
-_FORGET = ("TRUNCATE air.file_aggregate, air.source_file, air.hourly, air.daily, air.sensor_place",)
+_FORGET = (
+    "TRUNCATE air.source_file, air.file_aggregate, air.hourly, air.daily, air.sensor_place CASCADE",
+)
 _FILLED = 50_000_000
 
 

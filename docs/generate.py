@@ -27,6 +27,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
+import numpy as np
 import sqlalchemy as sa
 import typer
 from prometheus_client.metrics import MetricWrapperBase
@@ -35,15 +36,25 @@ from sqlalchemy.dialects import postgresql
 from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 
 from pipeline import metrics
+from pipeline.budget import Bounds, Costs
 from pipeline.cli import app, commands
 from pipeline.config import ENV_PREFIX, Settings
-from pipeline.contract import FILE_RULES, PLACE_UNKNOWN, ROW_RULES, Contract, flag_bits, indices
+from pipeline.contract import (
+    FILE_RULES,
+    PARTIAL,
+    PLACE_UNKNOWN,
+    ROW_RULES,
+    Contract,
+    flag_bits,
+    indices,
+)
 from pipeline.contract.explain import conflict
-from pipeline.contract.header import recognise
-from pipeline.contract.models import NOT_STORED
+from pipeline.contract.header import recognise, unreadable_header
+from pipeline.contract.models import NOT_STORED, NOT_STORED_TYPES
 from pipeline.embedded import EmbeddedPostgres, bin_dir
 from pipeline.errors import FileRefused
-from pipeline.records import Block, Content, Segment
+from pipeline.records import Block, Content, Segment, frame_of
+from pipeline.rejects import Rejects
 from pipeline.steps.read import Limits, blocks
 from pipeline.steps.split import split
 from pipeline.steps.validate import validate
@@ -116,7 +127,9 @@ def models() -> str:
     alike: dict[tuple[str, ...], list[str]] = {}
     for model in Contract.default().models.values():
         filled = (
-            code(column) + (f" → `{name}`" if name != column else "")
+            code(column)
+            + (f" → `{name}`" if name != column else "")
+            + (" (may be empty or missing)" if column in model.optional else "")
             for column, name in model.columns.items()
         )
         codes = (
@@ -134,7 +147,9 @@ def not_stored() -> str:
     kinds: dict[str, list[str]] = {}
     for column, kind in NOT_STORED.items():
         kinds.setdefault(kind, []).append(code(column))
-    return "\n".join(f"- {kind}: {', '.join(columns)}" for kind, columns in kinds.items())
+    lines = [f"- {kind}: {', '.join(columns)}" for kind, columns in kinds.items()]
+    lines += [f"- sensor type {name.upper()}: {what}" for name, what in NOT_STORED_TYPES.items()]
+    return "\n".join(lines)
 
 
 def _good(**changed: str) -> str:
@@ -170,6 +185,8 @@ _BAD_ROWS: dict[str, str] = {
     "nul_byte": _good(sensor_id="9\0"),
     "encoding": _good(P1="9.53\udcb5"),
     "repeated_header": _PM_HEADER,
+    "unknown_section": "sensor_id;sensor_type;location;lat;lon;timestamp;value_type;value",
+    "not_stored": _good(sensor_type="PPD42NS"),
     "conflict": _good(P1="11.2"),
 }
 
@@ -191,6 +208,8 @@ def _said_of_row(rule: str, line: str) -> str:
         mine, kept = ({"pm10": value, "pm25": 2.83} for value in (11.2, 9.53))
         return conflict(mine, kept, "line 2").message
     header = recognise(_CLIMATE_HEADER if rule == "unit" else _PM_HEADER, Contract.default())
+    if rule == "unknown_section":
+        header = unreadable_header(line, Contract.default())
     text = f"{line}\n".encode(errors="surrogateescape")
     rows = split(Block(header, text, (Segment(0, 2, 1),)))
     (row,) = [*rows.rejected, *validate(rows, Contract.default(), _NOW)[1]]
@@ -209,9 +228,12 @@ _BAD_FILES: dict[str, bytes] = {
     "utf16": _TEXT.decode().encode("utf-16"),
     "unknown_header": b"sensor_id;sensor_type;location;lat;lon;timestamp;P1\n",
     "not_stored": b"sensor_id;sensor_type;location;lat;lon;timestamp;noise_LAeq\n",
+    "too_many_headers": (_TEXT + _TEXT.replace(b"P1;P2", b"P2;P1")) * 2_000,
     "corrupt_gzip": gzip.compress(_TEXT, mtime=0)[:-12],
     "too_large": gzip.compress(_TEXT * 10_000, mtime=0),
     "line_too_long": _TEXT + b"9" * (2**20 + 1),
+    "mostly_malformed": _TEXT + b"x\n" * 20_000,
+    "too_many_rejected": _TEXT + b"x\n" * 6_000,
 }
 # What the steps alone cannot break: it takes a database.
 _TOLD_BY_OTHERS = {"database": "the words of the database"}
@@ -221,17 +243,24 @@ def file_rules() -> str:
     """Return every rule a file as a whole can break, with what the steps say of an example."""
     rows = []
     for rule, meaning in FILE_RULES.items():
-        said = _TOLD_BY_OTHERS.get(rule) or _said_of_file(rule, _BAD_FILES[rule])
+        said = _TOLD_BY_OTHERS.get(rule) or _said_of_file(rule, _BAD_FILES.get(rule, _TEXT))
         rows.append([code(rule), meaning, said])
     return table(("rule", "what it means", "what you are told, for example"), rows)
 
 
 def _said_of_file(rule: str, held: bytes) -> str:
-    content = Content(Path("example.csv"), len(held), "", held, (0, 0, 0, 0))
+    content = Content(Path("example.csv"), len(held), "", held, (0, 0, 0, 0, 0))
     defaults = Settings.model_fields
     limits = Limits(defaults["block_bytes"].default, defaults["max_line_bytes"].default, 1_000_000)
+    costs = Costs(Bounds(max_quarantined_rows=5_000), [content.size], {})
     try:
-        list(blocks(content, 0, Contract.default(), limits))
+        for block in blocks(content, 0, Contract.default(), limits):
+            rows = split(block)
+            costs.rejected(rows.read, Rejects.of(rows.rejected))
+        many = np.arange(Bounds().max_places + 1)
+        alike = dict.fromkeys(("file", "sensor_id"), 0 * many)
+        degrees = dict.fromkeys(("lat", "lon"), 0.0 * many)
+        costs.named(frame_of({**alike, "location_id": many, **degrees}))
     except FileRefused as refusal:
         if refusal.rule == rule:
             return refusal.message
@@ -246,6 +275,7 @@ def flags() -> str:
         for quantity, bit in flag_bits(name).items():
             words = f"`{quantity}` is accepted but outside its typical range"
             rows.append([code(bit), code(name), words])
+    rows.append([code(PARTIAL), "both", "a reading that this sensor model has is empty"])
     return table(("bit", "table", "meaning"), rows)
 
 
@@ -286,6 +316,12 @@ _SAMPLE_HEAD = """\
 # What each one is for: docs/configuration.md.
 """
 _SAMPLE_CONTRACT = """\
+# Rows that lack some of their sensor's readings: stored without them ("accept") or rejected; and
+# the sensor types of which they are stored in any case. For example:
+#[contract]
+#partial = "reject"
+#partial_models = ["bmp280"]
+
 # A site's own ranges, in the stored unit, and sensor types; for example:
 #[contract.ranges.temperature]
 #accept = [-60, 50]
@@ -336,7 +372,7 @@ def _settings(
 def _default(name: str, value: object) -> str:
     if name == "home":
         return "the current folder"
-    if value is None or value == {}:
+    if value is None or value in ({}, ()):
         return "unset"
     if isinstance(value, int) and not isinstance(value, bool) and value >= 2**20:
         power, unit = next((p, u) for p, u in ((30, "GiB"), (20, "MiB")) if value >= 2**p)

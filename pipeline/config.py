@@ -28,6 +28,7 @@ from pydantic_settings import (
 
 from pipeline.contract import Contract
 from pipeline.errors import ConfigurationError
+from pipeline.foreign import refuse_others_home
 
 ENV_PREFIX = "SOFIA_AIR_"
 TOML_NAME = "sofia-air.toml"
@@ -54,6 +55,14 @@ class ContractSettings(BaseModel):
     )
     models: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="sensor model → its file columns and their quantities"
+    )
+    partial: Literal["reject", "accept"] = Field(
+        "reject",
+        description="what becomes of a row that lacks some of its sensor's readings, not all: "
+        "rejected, or stored without them and flagged",
+    )
+    partial_models: tuple[str, ...] = Field(
+        (), description="sensor models of which such rows are accepted, whatever partial says"
     )
 
 
@@ -110,6 +119,42 @@ class Settings(BaseSettings):
     max_inflated_bytes: Annotated[int, Field(ge=1)] = Field(
         20 * 2**30, description="a .gz that inflates to more is refused"
     )
+    max_amplification: Annotated[int, Field(ge=1)] = Field(
+        200,
+        description="how many times its own size a file may inflate to, and leave in quarantine/; "
+        "16 MiB are always allowed",
+    )
+    max_quarantined_rows: Annotated[int, Field(ge=0)] = Field(
+        1_000_000,
+        description="a file of which more rows are rejected is refused as a whole, if they are "
+        "also more than `max_quarantined_share` of it",
+    )
+    max_quarantined_bytes: Annotated[int, Field(ge=0)] = Field(
+        2**30,
+        description="a file whose rejected rows take more in quarantine/ is refused, if they also "
+        "take more than ten times `max_quarantined_share` of its text",
+    )
+    max_quarantined_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1,
+        description="the share of a file, by rows or by bytes, that may be rejected whatever its "
+        "size: a large file is not refused for a few bad rows in a hundred",
+    )
+    max_malformed_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5,
+        description="a file is refused once 10,000 rows or more were read, and more than this "
+        "share of them cannot be split into fields, or have neither a sensor nor a time",
+    )
+    max_places: Annotated[int, Field(ge=1)] = Field(
+        50_000,
+        description="a file whose valid rows name more sensors, or more places, is refused",
+    )
+    file_seconds: Annotated[float, Field(gt=0)] = Field(
+        5.0, description="processor time that any file may take"
+    )
+    file_seconds_per_mb: Annotated[float, Field(ge=0)] = Field(
+        2.0,
+        description="and so much more for each MiB of its text; a file that takes more is refused",
+    )
     retry_seconds: Annotated[float, Field(ge=0)] = Field(
         60.0, description="how long a command tries again while the database is away"
     )
@@ -118,7 +163,7 @@ class Settings(BaseSettings):
         description="what becomes of a loaded file: kept as it is, compressed, or deleted",
     )
     archive_keep_days: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="days after which archived files are deleted; unset: never"
+        None, description="days after which archived files are deleted, a share a day; unset: never"
     )
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None, description="port of /metrics, /healthz and /readyz; unset: none is opened"
@@ -225,7 +270,8 @@ class Settings(BaseSettings):
             name: {key: value for key, value in override if value is not None}
             for name, override in self.contract.ranges.items()
         }
-        return Contract.with_overrides(ranges, self.contract.models)
+        partial = None if self.contract.partial == "accept" else self.contract.partial_models
+        return Contract.with_overrides(ranges, self.contract.models, partial)
 
 
 def load_settings(home: Path | None = None, **flags: object) -> Settings:
@@ -236,9 +282,12 @@ def load_settings(home: Path | None = None, **flags: object) -> Settings:
         flags: other settings given on the command line; None values are ignored.
 
     Raises:
-        ConfigurationError: an unknown or invalid key, or a file that cannot be read.
+        ConfigurationError: an unknown or invalid key, a file that cannot be read, or we are root
+            and the home is another user's.
     """
     root = (home or Path(os.environ.get(f"{ENV_PREFIX}HOME") or ".")).expanduser().absolute()
+    # Before anything in it is read: another user's settings must not steer root.
+    refuse_others_home(root)
     toml_path = root / TOML_NAME
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     _refuse_unknown(os.environ)
@@ -271,6 +320,8 @@ def load_settings(home: Path | None = None, **flags: object) -> Settings:
         except ValidationError as error:
             raise ConfigurationError(_told(error, toml_path, alias="DATABASE_URL")) from None
     settings.site_contract()
+    # Where none was, another user may have made one meanwhile: in /tmp, say.
+    refuse_others_home(root)
     return settings
 
 

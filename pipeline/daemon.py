@@ -14,15 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from types import FrameType
 
 import pyarrow as pa
 
 from pipeline import logs, metrics
+from pipeline.asides import return_asides
 from pipeline.config import Settings
+from pipeline.descriptors import exhausted
 from pipeline.errors import (
     ConfigurationError,
+    DatabaseMissing,
+    DatabaseTrouble,
     DatabaseUnavailable,
     DiskTrouble,
     PipelineError,
@@ -30,26 +33,33 @@ from pipeline.errors import (
     Transient,
 )
 from pipeline.flow import Flow, Outcome, batches
+from pipeline.holding import Held, Key, key_of
 from pipeline.notify import Notifier
+from pipeline.retention import Retention
 from pipeline.steps import archive
 from pipeline.steps.wake import Waker
 from pipeline.steps.watch import Found, Settling, scan
+from pipeline.trouble import Trouble
 
 log = logs.get("daemon")
+
 
 # While a file is settling, look again this often.
 _WHILE_SETTLING = 0.2
 # How long a batch may go on after we were asked to stop, before the server is asked to cancel it.
 _GRACE = 5.0
+# ... and again: a cancel that comes between two statements is lost.
+_AGAIN = 0.2
 _SWEEP_SECONDS = 3600.0
+# How soon a database that does not exist at the start is looked for again.
+_MISSING_SECONDS = 1.0
+_CLOCK_SECONDS = 60.0
 # An idle loop gives a sign of life, and asks whether the database is there, this often.
 _BEAT_SECONDS = 5.0
 _ASK_SECONDS = 15.0
-# The loop counts as stuck after this long, unless the service manager has its own idea. Copying one
-# huge file to another filesystem is one step, and takes minutes.
+# The loop counts as stuck after this long, unless the service manager has its own idea. Syncing one
+# huge file to another filesystem is one step, and may take minutes.
 _STUCK_SECONDS = 600.0
-# Files that could not be moved are tried again after a scan's time, then ever more rarely.
-_LONGEST_HOLD = 60.0
 
 
 class Daemon:
@@ -76,21 +86,40 @@ class Daemon:
         self._wake = threading.Event()
         self._waker = Waker(settings.data, settings.watcher, self._wake.set)
         self._settling = Settling(settings.settle_seconds)
-        self._held = _Held(settings.scan_seconds)
-        self._failing: set[tuple[Path, int, int]] = set()
-        self._trouble = _Trouble()
+        self._held = Held(settings.scan_seconds)
+        self._failing: set[Key] = set()
+        self._trouble = Trouble()
         self._down_since: float | None = None
+        self._refusing = False
         self._asked_at = float("-inf")
         self._swept_at = float("-inf")
+        self._clock_at = float("-inf")
+        self._waiting = False
+        self._unknown = 0
+        self._failed = 0
+        self._retention = (
+            Retention(
+                settings.archive,
+                settings.archive_keep_days,
+                settings.home,
+                flow.store.loaded_at,
+                flow.go_on,
+            )
+            if settings.archive_keep_days is not None
+            else None
+        )
         self._unwatched = False
+        self._unrevived = False
+        self._ended = threading.Event()
         self.looped_at = time.monotonic()
         flow.on_wait = self._on_outage
         flow.on_progress = self._on_progress
+        flow.store.on_blocked = self._on_progress
 
     @property
     def database_up(self) -> bool:
-        """Whether the database answered when it was last asked."""
-        return self._down_since is None
+        """Whether the database answered when it was last asked, and takes files."""
+        return self._down_since is None and not self._refusing
 
     @property
     def stuck_seconds(self) -> float:
@@ -103,28 +132,58 @@ class Daemon:
         """Watch and load until asked to stop.
 
         Args:
-            check: raises when the database cannot be used as it is; tried again while it is away.
+            check: raises when the database cannot be used as it is; tried again while it is away,
+                and for `retry_seconds` when it does not exist.
 
         Raises:
             ConfigurationError: the database is there but not fit for use.
         """
         settings = self._settings
         with stopping(self.stop):
+            self._return_asides()
             self._watch()
             log.info("daemon.started", data=str(settings.data), watcher=settings.watcher)
             # Before the database is asked: the service may start earlier than PostgreSQL.
             self._notifier.ready()
             try:
                 with suppress(DatabaseUnavailable, Stopped):
-                    self._flow.retrying(check)
+                    self._start(check)
                     self._on_answer()
                 while not self._flow.stopping.is_set():
                     self._wake.clear()
                     self._rest(self._look())
             finally:
                 self._notifier.stopping()
+                self._ended.set()
                 self._waker.stop()
                 log.info("daemon.stopped")
+
+    def _start(self, check: Callable[[], None]) -> None:
+        """Check the database; one that is being restored is waited for.
+
+        Raises:
+            ConfigurationError: it is not fit for use, or did not come into being in time.
+            Stopped: we were asked to stop.
+        """
+        until: float | None = None
+        while True:
+            try:
+                self._flow.retrying(check)
+            except ConfigurationError as error:
+                # A service manager takes that exit code for good. So a database that is missing may
+                # yet be created, and one that was may yet get its tables.
+                if until is None:
+                    if not isinstance(error, DatabaseMissing):
+                        raise
+                    until = time.monotonic() + self._settings.retry_seconds
+                if time.monotonic() >= until:
+                    raise
+                self._on_shut(error, retry_in=_MISSING_SECONDS)
+            else:
+                return
+            self._on_progress()
+            if self._flow.stopping.wait(_MISSING_SECONDS):
+                raise Stopped
 
     def drain(self) -> Iterator[Outcome]:
         """Take everything that is in `data/` now, waiting for files to settle; yield outcomes.
@@ -132,27 +191,37 @@ class Daemon:
         Raises:
             PipelineError: the database or the disk failed; what was not taken is still there.
         """
-        tried: set[tuple[Path, int, int]] = set()
+        tried: set[Key] = set()
         with stopping(self.stop):
-            while not self._flow.stopping.is_set():
-                found, _ = scan(self._settings.data)
-                left = [file for file in found if _key(file) not in tried]
-                if not left:
-                    return
-                ready = self._settling.ready(left)
-                if not ready:
-                    self._flow.stopping.wait(_WHILE_SETTLING)
-                for batch in self._flow.ahead(batches(ready, self._settings)):
-                    tried.update(map(_key, batch.found))
-                    yield from batch.finish()
+            try:
+                self._return_asides()
+                while not self._flow.stopping.is_set():
+                    found, _ = scan(self._settings.data)
+                    left = [file for file in found if key_of(file) not in tried]
+                    if not left:
+                        return
+                    ready = self._settling.ready(left)
+                    if not ready:
+                        self._flow.stopping.wait(_WHILE_SETTLING)
+                    for batch in self._flow.ahead(batches(ready, self._settings)):
+                        tried.update(map(key_of, batch.found))
+                        yield from batch.finish()
+            finally:
+                self._ended.set()
 
     def stop(self) -> None:
         """Ask the loop to end: the batch at hand is finished if it is quick, else rolled back."""
         self._flow.stopping.set()
         self._wake.set()
-        timer = threading.Timer(_GRACE, self._flow.store.cancel)
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=self._hurry, name="cancel", daemon=True).start()
+
+    def _hurry(self) -> None:
+        """Have the server cancel what is under way, until we have ended."""
+        if self._ended.wait(_GRACE):
+            return
+        self._flow.store.cancel()
+        while not self._ended.wait(_AGAIN):
+            self._flow.store.cancel()
 
     # ---- one turn of the loop ------------------------------------------------------------------
 
@@ -170,7 +239,7 @@ class Daemon:
             waiting = len(found) - len(ready)
             ready = self._held.without(ready)
             backlog = self._measure(found)
-            self._failing.intersection_update(map(_key, found))
+            self._failing.intersection_update(map(key_of, found))
             for pending in self._flow.ahead(batches(ready, self._settings)):
                 if self._flow.stopping.is_set():
                     break
@@ -180,16 +249,19 @@ class Daemon:
                 except DiskTrouble as error:
                     # The next batch may have nothing to write there.
                     failed = True
-                    self._failing.update(map(_key, batch))
+                    self._failing.update(map(key_of, batch))
                     self._tell(error)
                 except PipelineError:
                     raise
-                except Exception:  # noqa: BLE001  # a mistake of ours must not stop the others
+                except Exception as error:  # noqa: BLE001  # a mistake of ours must not stop others
                     failed = True
-                    self._failing.update(map(_key, batch))
-                    self._single_out(batch)
+                    self._failing.update(map(key_of, batch))
+                    if exhausted(error):
+                        self._tell(_too_many_files(error))
+                    else:
+                        self._single_out(batch)
                 else:
-                    self._failing.difference_update(map(_key, batch))
+                    self._failing.difference_update(map(key_of, batch))
                     backlog.less(batch)
             self._say_waiting(backlog)
             if not ready:
@@ -202,12 +274,23 @@ class Daemon:
         except PipelineError as error:
             failed = True
             self._tell(error)
+            if isinstance(error, DatabaseTrouble):
+                self._refusing = True
+                metrics.DATABASE_UP.set(0)
             if isinstance(error, ConfigurationError):
                 self._on_shut(error)  # the server is there, but no longer lets us in
+        except OSError as error:
+            if not exhausted(error):
+                raise
+            failed = True
+            self._tell(_too_many_files(error))
         if failed:
             return self._settings.scan_seconds
         if not self._held and not self._failing:
             self._trouble.over()
+            if self._refusing:
+                self._refusing = False
+                metrics.DATABASE_UP.set(self.database_up)
         return _WHILE_SETTLING if waiting else self._settings.scan_seconds
 
     def _rest(self, seconds: float) -> None:
@@ -223,6 +306,7 @@ class Daemon:
         self._notifier.status(f"loading {len(batch)} files")
         with metrics.BATCH_SECONDS.time():
             outcomes = finish()
+        self._note_refusal(outcomes)
         self._on_answer()
         for outcome in outcomes:
             _count(outcome)
@@ -230,7 +314,19 @@ class Daemon:
         if left and isinstance(left[0].error, Transient):
             self._trouble.note(left[0].message)
         if self._held.note(batch, outcomes):
-            self._trouble.note("files that could not be moved")
+            self._trouble.note("files that could not be moved, or had to wait")
+
+    def _note_refusal(self, outcomes: Sequence[Outcome]) -> None:
+        """Say what the database refuses though no file is the reason."""
+        waiting = [(o.name, o.error) for o in outcomes if isinstance(o.error, DatabaseTrouble)]
+        for name, error in {error.gist: (name, error) for name, error in waiting}.values():
+            self._tell(error, file=name)
+        # While it takes none, it is as good as away.
+        if any(outcome.state == "loaded" for outcome in outcomes):
+            self._refusing = False
+        elif waiting:
+            self._refusing = True
+            self._notifier.status(f"the database refuses, {len(waiting)} files waiting")
 
     def _single_out(self, batch: Sequence[Found]) -> None:
         """Take files one by one; leave alone, for a while, the one that breaks us."""
@@ -239,7 +335,9 @@ class Daemon:
                 self._process([file], partial(self._flow.process, [file]))
             except PipelineError:
                 raise
-            except Exception:
+            except Exception as error:
+                if exhausted(error):
+                    raise
                 metrics.FAILURES.labels("unexpected").inc()
                 log.exception("file.unexpected", file=file.path.name)
                 self._held.hold(file)
@@ -250,9 +348,10 @@ class Daemon:
             self._flow.known([])
             self._on_answer()
 
-    def _tell(self, error: PipelineError) -> None:
-        metrics.FAILURES.labels(type(error).__name__).inc()
-        self._trouble.tell(error)
+    def _tell(self, error: PipelineError, **fields: object) -> None:
+        too_many = exhausted(error.__cause__)
+        metrics.FAILURES.labels("TooManyOpenFiles" if too_many else type(error).__name__).inc()
+        self._trouble.tell(error, **fields)
 
     def _measure(self, found: Sequence[Found]) -> _Backlog:
         oldest = self._settling.oldest
@@ -267,16 +366,43 @@ class Daemon:
 
     def _sweep(self) -> None:
         now = time.monotonic()
-        if now - self._swept_at < _SWEEP_SECONDS:
+        if now - self._clock_at < _CLOCK_SECONDS:
+            return
+        self._clock_at = now
+        present = self._flow.clock.present()
+        # While the clock is doubted nothing is old, not even a draft.
+        if now - self._swept_at < _SWEEP_SECONDS or present.doubt is not None:
             return
         self._swept_at = now
         settings = self._settings
+        self._return_asides()
         for path in archive.tidy([settings.data, settings.quarantine, settings.archive]):
             log.info("draft.removed", path=str(path))
-        if settings.archive_keep_days is not None:
-            today = datetime.now(UTC).date()
-            for folder in archive.sweep(settings.archive, settings.archive_keep_days, today):
-                log.info("archive.swept", folder=folder)
+        if self._retention is not None:
+            self._sweep_archive(self._retention, present.now)
+
+    def _return_asides(self) -> None:
+        for path in return_asides(self._settings.data):
+            log.warning("aside.returned", file=path.name)
+
+    def _sweep_archive(self, retention: Retention, now: datetime) -> None:
+        try:
+            done = retention.sweep(now)
+        except DatabaseUnavailable as error:
+            self._swept_at = float("-inf")  # soon again: the loop itself waits for the database
+            log.debug("archive.not_swept", error=str(error))
+            return
+        for folder, files in done.folders.items():
+            log.info("archive.swept", folder=folder, files=files)
+        if done.waiting and not self._waiting:
+            log.warning("archive.share_used", keep_days=retention.keep_days)
+        self._waiting = done.waiting
+        if done.unknown and done.unknown != self._unknown:
+            log.warning("archive.unknown", files=done.unknown)
+        self._unknown = done.unknown
+        if done.failed and done.failed != self._failed:
+            log.warning("archive.failed", files=done.failed, reason=done.reason)
+        self._failed = done.failed
 
     # ---- what the flow tells us ----------------------------------------------------------------
 
@@ -298,7 +424,9 @@ class Daemon:
             try:
                 self._revive()
             except PipelineError as trouble:
-                log.debug("database.not_revived", error=str(trouble))
+                if not self._unrevived:
+                    log.warning("database.not_revived", error=str(trouble))
+                self._unrevived = True
 
     def _on_shut(self, error: PipelineError, **fields: object) -> None:
         metrics.DATABASE_UP.set(0)
@@ -309,8 +437,9 @@ class Daemon:
             log.debug("database.still_down", error=str(error), **fields)
 
     def _on_answer(self) -> None:
-        metrics.DATABASE_UP.set(1)
+        metrics.DATABASE_UP.set(not self._refusing)
         self._asked_at = time.monotonic()
+        self._unrevived = False
         if self._down_since is not None:
             seconds = time.monotonic() - self._down_since
             self._down_since = None
@@ -340,83 +469,6 @@ class Daemon:
             metrics.WATCHER_RESTARTS.inc()
         self._waker.stop()
         self._watch()
-
-
-class _Trouble:
-    """Says what is wrong once, not at every turn, and says when it is over."""
-
-    def __init__(self) -> None:
-        self._told: set[str] = set()
-        self._current: str | None = None
-
-    def tell(self, error: PipelineError) -> None:
-        text = str(error)
-        if text not in self._told:
-            log.error("batch.failed", error=text)
-        self._told.add(text)
-        self._current = text
-
-    def note(self, message: str | None) -> None:
-        """Remember that not all is well; the flow has told it."""
-        self._current = message
-
-    def over(self) -> None:
-        if self._current is not None:
-            log.info("batch.recovered", after=self._current)
-            self._current = None
-            self._told.clear()
-
-
-class _Held:
-    """Files that stayed in `data/` although they are settled: the disk would not have them moved.
-
-    They are in the ledger, so nothing is at stake; trying again each second would only cost.
-    """
-
-    def __init__(self, first_wait: float) -> None:
-        self._first_wait = first_wait
-        self._wait = first_wait
-        self._until = 0.0
-        self._files: set[tuple[Path, int, int]] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._files)
-
-    def without(self, ready: Sequence[Found]) -> list[Found]:
-        """Return the files that are not held; all of them, when it is time to try again."""
-        self._files &= {_key(file) for file in ready}
-        if time.monotonic() >= self._until:
-            return list(ready)
-        return [file for file in ready if _key(file) not in self._files]
-
-    def hold(self, file: Found) -> None:
-        """Hold a file for the longest time."""
-        self._files.add(_key(file))
-        self._until = time.monotonic() + _LONGEST_HOLD
-
-    def note(self, batch: Sequence[Found], outcomes: Sequence[Outcome]) -> bool:
-        """Look which files of a batch are still there; say whether any is."""
-        states = {outcome.path: outcome for outcome in outcomes}
-        stayed = {_key(file) for file in batch if _stayed(file, states.get(file.path))}
-        again = bool(stayed & self._files)
-        self._files -= {_key(file) for file in batch}
-        self._files |= stayed
-        if stayed:
-            self._wait = min(self._wait * 2, _LONGEST_HOLD) if again else self._first_wait
-            self._until = time.monotonic() + self._wait
-        elif not self._files:
-            self._wait = self._first_wait
-        return bool(stayed)
-
-
-def _stayed(file: Found, outcome: Outcome | None) -> bool:
-    if outcome is None or (outcome.state == "left" and not isinstance(outcome.error, DiskTrouble)):
-        return False
-    try:
-        now = os.lstat(file.path)
-    except OSError:
-        return False
-    return (now.st_size, now.st_mtime_ns) == (file.size, file.mtime_ns)
 
 
 class _Backlog:
@@ -450,8 +502,10 @@ def _count(outcome: Outcome) -> None:
         metrics.REASONS.labels(rule).inc(number)
 
 
-def _key(file: Found) -> tuple[Path, int, int]:
-    return file.path, file.size, file.mtime_ns
+def _too_many_files(error: Exception) -> DiskTrouble:
+    trouble = DiskTrouble(str(error))
+    trouble.__cause__ = error
+    return trouble
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Drop: the one way to put a file into `data/` from within this package.
 
-The bytes are written aside, under a name that no scan takes, synced, and renamed when whole:
+The bytes are written under a name that no scan takes, synced, and renamed when whole:
 nobody ever reads half a file. An existing file is never replaced.
 """
 
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import DiskTrouble
+from pipeline.naming import give_name
+from pipeline.permissions import FILE_MODE
 
 _CHUNK = 1 << 20
-_FILE_MODE = 0o640
 
 
 def drop(source: BinaryIO, folder: Path, name: str, mark: str) -> Path:
@@ -37,7 +38,7 @@ def drop(source: BinaryIO, folder: Path, name: str, mark: str) -> Path:
     # Hidden and unique to this process: two that drop the same name do not meet.
     part = folder / f".{mark[:32]}.{os.getpid()}.part"
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         with os.fdopen(descriptor, "wb") as file:
             shutil.copyfileobj(source, file, _CHUNK)
             file.flush()
@@ -45,7 +46,7 @@ def drop(source: BinaryIO, folder: Path, name: str, mark: str) -> Path:
         for candidate in (name, f"{stem}.{mark[:12]}{dot}{endings}"):
             target = folder / candidate
             with suppress(FileExistsError):
-                os.link(part, target)
+                give_name(part, target)
                 return target
         message = f"{folder / name}: is there already, and so is its other name"
         raise DiskTrouble(message)

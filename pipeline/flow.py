@@ -12,40 +12,42 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pipeline import __version__, logs, metrics
+from pipeline import __version__, logs, memory, metrics
+from pipeline.budget import Bounds
+from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract
+from pipeline.contract.rules import LIMIT_RULES
 from pipeline.errors import (
+    DatabaseTrouble,
     DatabaseUnavailable,
     DiskTrouble,
     FileChanged,
     FileRefused,
+    Outdated,
     Stopped,
-    StoreError,
     Transient,
 )
-from pipeline.judge import Judged, ahead, judge
-from pipeline.records import Block
+from pipeline.reading import Reading
+from pipeline.singling import Singling
 from pipeline.steps import archive, read
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.watch import Found
 from pipeline.store.ledger import FileRow, Known
 from pipeline.store.load import Store
 from pipeline.store.retry import retrying
-from pipeline.transaction import Batch, Busy, Transaction
+from pipeline.transaction import Batch, Transaction
+from pipeline.unmoved import Unmoved
 
 T = TypeVar("T")
 State = Literal["loaded", "refused", "known", "left"]
-
-_TOGETHER = 2  # blocks: sorted together they are inserted faster; more would take too much memory
 
 log = logs.get("flow")
 
@@ -101,6 +103,7 @@ class Flow:
         stopping: set to cut waits short; the batch at hand is then rolled back, unless it is done.
         on_wait: told what is wrong with the database and how long the wait will be, before each.
         on_progress: called whenever something got done, at least once in four blocks.
+        clock: what the present is.
     """
 
     settings: Settings
@@ -112,13 +115,20 @@ class Flow:
         "database.waiting", error=str(error), retry_in=round(wait, 1)
     )
     on_progress: Callable[[], None] = lambda: None
+    _singling: Singling = field(default_factory=Singling)
+    _unmoved: Unmoved = field(default_factory=Unmoved)
+    clock: Clock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.settings.home, self.store.server_time)
 
     def process(self, found: Sequence[Found]) -> list[Outcome]:
         """Take a batch of files through every step, in the order given.
 
         Raises:
             DatabaseUnavailable: the database stayed away; every file is where it was.
-            Stopped: we were asked to stop; every file is where it was.
+            DatabaseTrouble: it refuses, whatever the files; every file is where it was.
+            Stopped: we were asked to stop before it was committed; every file is where it was.
             DiskTrouble: the quarantine folder cannot be written to; every file is where it was.
         """
         return self._finish(found, self._prepare(found))
@@ -126,22 +136,30 @@ class Flow:
     def ahead(self, batches: Iterable[Sequence[Found]]) -> Iterator[Pending]:
         """Read and judge each batch while the one before it is being loaded.
 
+        Two batches are in memory then, so it depends on what the first one takes. While a large
+        file is streamed, the next batch is read and not judged. While the first one is heavy, the
+        next is not even read.
+
         Yields:
             What `process` would do with each batch, half done.
         """
+        every = list(batches)
+        prepared: dict[int, Future[Batch]] = {}
         with ThreadPoolExecutor(1, "prepare") as pool:
 
-            def pending(found: Sequence[Found]) -> Pending:
-                prepared = pool.submit(self._prepare, found)
-                return Pending(found, lambda: self._finish(found, prepared.result()))
+            def finish(number: int) -> list[Outcome]:
+                ahead = prepared.pop(number, None)
+                batch = ahead.result() if ahead else self._read(every[number])
+                self._judge(batch)
+                if number + 1 < len(every) and not batch.heavy:
+                    prepare = self._read if batch.large else self._prepare
+                    prepared[number + 1] = pool.submit(prepare, every[number + 1])
+                return self._finish(every[number], batch)
 
-            following: Pending | None = None
-            for found in batches:
-                current, following = following, pending(found)
-                if current is not None:
-                    yield current
-            if following is not None:
-                yield following
+            if every:
+                prepared[0] = pool.submit(self._prepare, every[0])
+            for number, found in enumerate(every):
+                yield Pending(found, functools.partial(finish, number))
 
     def known(self, hashes: Sequence[str]) -> dict[str, Known]:
         """Return hash → ledger entry, for files that need not be read again.
@@ -149,17 +167,39 @@ class Flow:
         Raises:
             DatabaseUnavailable: the database stayed away.
         """
-        return self.retrying(lambda: self.store.known(hashes, self.contract.version))
+        return self.retrying(lambda: self._known(hashes))
+
+    def _known(self, hashes: Sequence[str]) -> dict[str, Known]:
+        also = self._unmoved.under(self._limits)
+        return self.store.known(hashes, self.contract.version, also)
+
+    @property
+    def _limits(self) -> tuple[Bounds, read.Limits]:
+        return Bounds.of(self.settings), read.Limits.of(self.settings)
 
     # ---- 1. read once: hash, judge, and hold what is small ------------------------------------
 
     def _prepare(self, found: Sequence[Found]) -> Batch:
         """Do what needs neither the database nor the batch before this one. In any thread."""
+        batch = self._read(found)
+        self._judge(batch)
+        return batch
+
+    def _judge(self, batch: Batch) -> None:
+        if batch.is_judged:
+            return
+        self._reading.judge_small(batch)
+        batch.is_judged = True
+        batch.forget_frames()
+        if batch.heavy:
+            memory.give_back()
+
+    def _read(self, found: Sequence[Found]) -> Batch:
         batch = Batch()
         with metrics.stage("read"):
             for file in found:
                 try:
-                    content = read.content(file.path, self.settings.batch_bytes, self._go_on)
+                    content = read.content(file.path, self.settings.batch_bytes, self.go_on)
                 except Stopped:
                     raise
                 except Transient as error:
@@ -178,147 +218,117 @@ class Flow:
                 )
             batch.rows = list(batch.fresh)
             self._look_up(batch)
+            # Decided once, so that a batch that is tried again is judged alike.
+            batch.present = self.clock.present()
             # Small files can inflate to any size: what is held is bounded all the same.
             room = self.settings.batch_bytes
             for position in range(len(batch.files)):
                 if position not in batch.known:
-                    room -= self._parse(batch, position, room)
-        for part in self._parts(batch, range(len(batch.files))):
-            if isinstance(part, Block):
-                self._go_on()
-                batch.judged[_whose(part)] = judge(part, self.contract)
+                    room -= self._reading.parse(batch, position, room)
         return batch
 
     def _look_up(self, batch: Batch) -> None:
         """Ask which files need not be read. Only to spare work: the transaction asks again."""
-        with suppress(DatabaseUnavailable):
+        with suppress(DatabaseUnavailable, DatabaseTrouble):
             hashes = [content.sha256 for content in batch.files]
-            known = self.store.known(hashes, self.contract.version)
+            known = self._known(hashes)
             batch.known = {
                 position: known[sha256] for position, sha256 in enumerate(hashes) if sha256 in known
             }
 
-    def _parse(self, batch: Batch, position: int, room: int) -> int:
-        """Recognise a file; hold its text if it is small, and return how many bytes that takes."""
-        content = batch.files[position]
-        try:
-            stream = read.blocks(content, position, self.contract, self._limits, self._go_on)
-            first = next(stream)
-            if content.held is None or len(first.text) > room or next(stream, None) is not None:
-                batch.large.append(position)
-            else:
-                batch.small.append(first)
-                batch.files[position] = replace(content, held=None)
-                return len(first.text)
-        except FileRefused as refusal:
-            batch.refused[position] = refusal
-        except Stopped:
-            raise
-        except Transient as trouble:
-            batch.left[position] = trouble
-        return 0
+    def _look_up_again(self, batch: Batch) -> None:
+        """Leave files that are no longer known: the database was restored since they were."""
+        if not batch.known:
+            return
+        known = self.known([batch.files[position].sha256 for position in batch.known])
+        for position in list(batch.known):
+            if (entry := known.get(batch.files[position].sha256)) is not None:
+                batch.known[position] = entry
+                continue
+            del batch.known[position]
+            message = "the ledger had it, and was restored meanwhile; it is looked at again"
+            batch.left[position] = Outdated(message)
 
     @property
-    def _limits(self) -> read.Limits:
-        return read.Limits.of(self.settings)
+    def _reading(self) -> Reading:
+        return Reading(self.settings, self.contract, self.go_on)
 
-    def _judged(self, batch: Batch, members: Sequence[int], busy: Busy) -> Generator[list[Judged]]:
-        """Yield files by one block or several until we are asked to stop; say that it goes on."""
+    def go_on(self) -> None:
+        """Give a sign of life; to be called now and then by whatever takes long.
 
-        def work(block: Block) -> Judged:
-            return batch.judged.get(_whose(block)) or judge(block, self.contract)
-
-        text = self._text(batch, members)
-        with closing(ahead(text, work, self.settings.workers, _TOGETHER, busy)) as judged:
-            for blocks in judged:
-                self._go_on()
-                yield blocks
-
-    def _go_on(self) -> None:
+        Raises:
+            Stopped: we were asked to stop.
+        """
         if self.stopping.is_set():
-            message = "asked to stop; the batch is rolled back"
+            message = "asked to stop"
             raise Stopped(message)
         self.on_progress()
-
-    def _text(self, batch: Batch, members: Sequence[int]) -> Generator[Block]:
-        """Yield the text of some files of a batch, block by block, as often as asked."""
-        for part in self._parts(batch, members):
-            if isinstance(part, Block):
-                yield part
-                continue
-            try:
-                yield from read.blocks(
-                    batch.files[part], part, self.contract, self._limits, self._go_on
-                )
-            except FileRefused as refusal:
-                batch.refused[part] = refusal
-                raise
-            except (FileChanged, DiskTrouble) as trouble:
-                batch.left[part] = trouble
-                raise FileChanged(str(trouble)) from trouble
-
-    def _parts(self, batch: Batch, members: Sequence[int]) -> Iterator[Block | int]:
-        """Yield blocks of small files put together, and the positions of large files.
-
-        In the files' order as far as it decides which of two readings is the first, so that what
-        is loaded does not depend on which files happen to share a batch.
-        """
-        small = {block.segments[0].file: block for block in batch.small}
-        waiting: list[Block] = []
-        for position in sorted(members):
-            if block := small.get(position):
-                waiting.append(block)
-            if position in batch.large:
-                yield from read.merged(waiting, self.settings.block_bytes)
-                waiting = []
-                yield position
-        yield from read.merged(waiting, self.settings.block_bytes)
 
     # ---- 2. and 3. quarantine output, then ONE transaction ------------------------------------
 
     def _finish(self, found: Sequence[Found], batch: Batch) -> list[Outcome]:
         outcomes = {path: _left(path, error) for path, error in batch.unread.items()}
-        if new := [p for p in range(len(batch.files)) if p not in batch.known]:
+        self._look_up_again(batch)
+        settled = {*batch.known, *batch.left}
+        if new := [p for p in range(len(batch.files)) if p not in settled]:
             self._commit(batch, new)
         with metrics.stage("move"):
             self._move(batch, outcomes)
+        if batch.large or batch.refused or batch.heavy:
+            batch.judged.clear()
+            memory.give_back()
         return [outcomes[file.path] for file in found]
 
     def _commit(self, batch: Batch, members: Sequence[int]) -> None:
-        """Commit some files of a batch together; a file that cannot be loaded is singled out."""
-        while True:
-            settled = len(batch.settled)
+        """Commit some files of a batch, but for those that cannot be loaded."""
+        # What was refused before this, while reading, is confirmed.
+        batch.confirmed.update(batch.refused)
+        failed = False
+
+        def attempt(some: Sequence[int]) -> None:
+            nonlocal failed
+            if failed:
+                memory.give_back()  # what was taken for the attempt that a file was refused in
+            failed = True
+            judged = functools.partial(self._reading.judged, batch)
+            quarantine, bounds = self.settings.quarantine, Bounds.of(self.settings)
+            transaction = Transaction(
+                self.store, self.contract, quarantine, batch, some, judged, bounds
+            )
+
+            def run() -> None:
+                # A try that failed, for whatever reason, may have refused files that it read.
+                self._confirm(batch)
+                transaction.run()
+
             try:
-                self.retrying(
-                    Transaction(
-                        self.store,
-                        self.contract,
-                        self.settings.quarantine,
-                        batch,
-                        members,
-                        functools.partial(self._judged, batch),
-                    ).run
-                )
-            except (FileRefused, FileChanged):
-                continue  # noted in the batch: the others go on without it
-            except StoreError as error:
-                loading = [p for p in members if p not in batch.settled]
-                if not loading:
-                    # Reading ahead found the last of them unusable before the database did.
-                    if len(batch.settled) > settled:
-                        continue
-                    raise
-                if len(loading) == 1:
-                    batch.refused[loading[0]] = FileRefused("database", str(error))
-                    continue
-                log.warning("batch.split", files=len(loading), error=str(error))
-                half = len(loading) // 2
-                self._commit(batch, loading[:half])
-                self._commit(batch, loading[half:])
-                members = [p for p in members if p in batch.refused and p not in loading]
-                if members:
-                    continue
-            return
+                self.retrying(run)
+            except FileRefused:
+                self._confirm(batch)
+                raise
+            failed = False
+
+        self._singling.commit(batch, members, attempt)
+
+    def _confirm(self, batch: Batch) -> None:
+        """Leave refused files that are no longer what was hashed, before anything is written.
+
+        The verdict stands in the ledger under the hash, so the hash must be of these bytes.
+        """
+        for position in batch.refused.keys() - batch.confirmed:
+            batch.confirmed.add(position)
+            content = batch.files[position]
+            if batch.refused[position].rule not in LIMIT_RULES:
+                continue
+            try:
+                now = read.content(content.path, 0, self.go_on)
+                changed = now.sha256 != content.sha256
+            except (FileChanged, DiskTrouble):
+                changed = True
+            if changed:
+                del batch.refused[position]
+                message = f"{content.path.name}: was written to while it was being read"
+                batch.left[position] = FileChanged(message)
 
     def retrying(self, attempt: Callable[[], T]) -> T:
         """Try a whole transaction, again and again while the database is away.
@@ -336,25 +346,35 @@ class Flow:
     # ---- 4. move the sources ------------------------------------------------------------------
 
     def _move(self, batch: Batch, outcomes: dict[Path, Outcome]) -> None:
-        today = datetime.now(UTC).strftime("%Y-%m-%d")
+        today = batch.present.now.strftime("%Y-%m-%d")
+        unmoved = 0
         for position, content in enumerate(batch.files):
             outcome = self._outcome(batch, position)
             outcomes[content.path] = outcome
             entry = batch.entry(position)
+            refused = outcome.state == "refused" or (entry and entry.state == "refused")
+            number = entry.file_id if entry else batch.rows[position].file_id
             try:
-                if outcome.state == "refused" or (entry and entry.state == "refused"):
+                if refused:
                     name = quarantining.refused_name(content)
-                    archive.move(content, self.settings.quarantine, name)
+                    archive.move(content, self.settings.quarantine, name, self.go_on)
+                    self._unmoved.forget(number)
                 elif outcome.state != "left":
-                    archive.put_away(
-                        content, self.settings.archive / today, self.settings.archive_policy
-                    )
+                    folder, policy = self.settings.archive / today, self.settings.archive_policy
+                    archive.put_away(content, folder, policy, self.go_on)
+            except Stopped:
+                # Committed: the next start finds that it is known, and moves it.
+                unmoved += 1
             except FileChanged as error:
                 log.info("file.changed", file=outcome.name, error=str(error))
             except Transient as error:
                 # Committed, but still in data/: the next scan finds it known and moves it.
                 log.error("file.not_moved", file=outcome.name, error=str(error))
+                if refused:
+                    self._unmoved.remember(number, self._limits)
             _tell(outcome)
+        if unmoved:
+            log.info("batch.not_moved", files=unmoved)
 
     def _outcome(self, batch: Batch, position: int) -> Outcome:
         content, row = batch.files[position], batch.rows[position]
@@ -368,11 +388,6 @@ class Flow:
         base = quarantining.base_name(content)
         csv = self.settings.quarantine / f"{base}.csv" if row.rows_quarantined else None
         return Outcome(content.path, row.name, "loaded", row, None, rules, csv)
-
-
-def _whose(block: Block) -> tuple[int, ...]:
-    """Return the files that share a block, by their positions."""
-    return tuple(segment.file for segment in block.segments)
 
 
 def known_outcome(path: Path, entry: Known) -> Outcome:
@@ -412,6 +427,8 @@ def _tell(outcome: Outcome) -> None:
             )
         case "known":
             log.info("file.known", file=outcome.name, reason=outcome.message)
+        case _ if isinstance(outcome.error, DatabaseTrouble):
+            pass  # of all files that wait for the same, only one is told
         case _:
             log.info("file.left", file=outcome.name, reason=outcome.message)
 

@@ -7,18 +7,16 @@ transaction that is tried again starts from the same.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
-import pyarrow as pa
-
-from pipeline import metrics
+from pipeline import memory, metrics
+from pipeline.budget import nothing
 from pipeline.contract import Contract
 from pipeline.contract.header import Header
 from pipeline.records import Block, Readings, Repeats, Rows, Segment
@@ -30,9 +28,7 @@ from pipeline.steps.validate import validate
 
 T = TypeVar("T")
 
-# Arrow's own choice keeps four times what is in use, since every thread has a heap of its own.
-if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ and "jemalloc" in pa.supported_memory_backends():
-    pa.set_memory_pool(pa.jemalloc_memory_pool())
+memory.choose_allocators()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +61,7 @@ class Judged:
         groups: the valid rows.
         rejected: the others, of those that need no comparing with what is loaded; by file and
             line.
+        text_bytes: how much text they were.
     """
 
     header: Header
@@ -72,16 +69,35 @@ class Judged:
     rows: Rows
     groups: tuple[Group, ...]
     rejected: Rejects
+    text_bytes: int
 
 
-def judge(block: Block, contract: Contract) -> Judged:
-    """Split, validate, normalise and summarise a block."""
+def judge(
+    block: Block,
+    contract: Contract,
+    now: datetime,
+    check: Callable[[], None] = nothing,
+    most_reasons: int | None = None,
+) -> Judged:
+    """Split, validate, normalise and summarise a block.
+
+    Args:
+        block: the lines.
+        contract: what is accepted.
+        now: the present, in UTC; readings may be at most a day ahead of it.
+        check: called now and then; what it raises ends the work.
+        most_reasons: how many different reasons its rows may be rejected for; None for any number.
+
+    Raises:
+        TooManyReasons: there are more.
+    """
     with metrics.stage("split"):
-        rows = split(block)
+        rows = split(block, check)
     with metrics.stage("validate"):
-        valid, rejected = validate(rows, contract, datetime.now(UTC))
+        valid, rejected = validate(rows, contract, now, check, most_reasons)
     groups = []
     for group in valid:
+        check()
         with metrics.stage("normalise"):
             readings, repeats = normalise(group, rows, contract)
         with metrics.stage("aggregate"):
@@ -91,7 +107,7 @@ def judge(block: Block, contract: Contract) -> Judged:
     # to contradict others; the rest would only take up room.
     text = rows.text if any(len(group.readings.frame) for group in groups) else b""
     lines = replace(rows, table=rows.table.schema.empty_table(), rejected=[], text=text)
-    return Judged(block.header, block.segments, lines, tuple(groups), every)
+    return Judged(block.header, block.segments, lines, tuple(groups), every, len(block.text))
 
 
 def ahead(

@@ -16,9 +16,14 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import structlog
+
+from pipeline.foreign import require_own_file
+from pipeline.permissions import FILE_MODE, make_folder
+from pipeline.visible import Styled, visible, visible_json
 
 LOG_NAME = "sofia-air.jsonl"
 _ROTATE_BYTES = 10 * 2**20
@@ -65,7 +70,7 @@ def configure(level: str, folder: Path | None, *, console: bool) -> None:
     root.setLevel(level.upper())
     root.propagate = False
     if folder is not None:
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_folder(folder)
         file = _File(
             folder / LOG_NAME,
             maxBytes=_ROTATE_BYTES,
@@ -73,16 +78,15 @@ def configure(level: str, folder: Path | None, *, console: bool) -> None:
             encoding="utf-8",
             delay=True,
         )
-        render = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
-        file.setFormatter(_formatter(shared, render))
+        file.setFormatter(_formatter(shared, _for_file))
         root.addHandler(file)
     if console:
-        shown = logging.StreamHandler(sys.stderr)
+        shown = logging.StreamHandler(Styled(sys.stderr))
         if "JOURNAL_STREAM" in os.environ:
             shown.setFormatter(_formatter(shared, _for_journal))
         else:
             pretty = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-            shown.setFormatter(_formatter(shared, pretty))
+            shown.setFormatter(_formatter(shared, _escape_values, pretty))
         root.addHandler(shown)
     if not root.handlers:
         root.addHandler(logging.NullHandler())
@@ -130,7 +134,7 @@ class _File(logging.handlers.RotatingFileHandler):
         if not self._failed:
             self._failed = True
             error = sys.exc_info()[1]
-            print(f"{self.baseFilename}: cannot be written: {error}", file=sys.stderr)
+            print(visible(f"{self.baseFilename}: cannot be written: {error}"), file=sys.stderr)
         # A stream that failed half-way is opened afresh for the next line.
         if self.stream is not None:
             with suppress(OSError):
@@ -148,19 +152,29 @@ class _File(logging.handlers.RotatingFileHandler):
             self._failed = False
 
     def _open(self) -> TextIOWrapper:
-        stream = super()._open()
+        # For reading too: see `_end_line`.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        # Another user's link or FIFO must not lead root away.
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(self.baseFilename, flags, FILE_MODE)
+        stream = TextIOWrapper(os.fdopen(descriptor, "ab"), encoding=self.encoding)
+        try:
+            require_own_file(descriptor, Path(self.baseFilename))
+        except OSError:
+            stream.close()
+            raise
         with suppress(OSError):
             self._end_line(stream)
         return stream
 
     def _end_line(self, stream: TextIOWrapper) -> None:
         """Keep the next line apart from one that a full disk, or a crash, cut short."""
-        with Path(self.baseFilename).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 1))
-            if size and file.read() != b"\n":
-                stream.write("\n")
+        size = os.fstat(stream.fileno()).st_size
+        if size and os.pread(stream.fileno(), 1, size - 1) != b"\n":
+            stream.write("\n")
 
+
+_SEVERAL_LINES = {"exception", "stack"}
 
 # journald has the time, and takes the level from a number in front (sd-daemon(3)).
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -171,7 +185,29 @@ def _for_journal(_logger: object, _method: str, event: MutableMapping[str, Any])
     priority = _PRIORITIES.get(event.pop("level", "info"), 6)
     name = event.pop("event")
     fields = " ".join(f"{key}={value!r}" for key, value in event.items())
-    return f"<{priority}>{name} {fields}".rstrip()
+    return visible(f"<{priority}>{name} {fields}".rstrip())
+
+
+_json = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+
+
+def _for_file(logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+    return visible_json(str(_json(logger, method, event)))
+
+
+def _escape_values(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Let no value move the cursor of a terminal, or begin a line that looks like an event."""
+    shown: dict[str, Any] = {}
+    for key, value in event.items():
+        if value is None or isinstance(value, bool | int | float):
+            shown[key] = value
+        elif key in _SEVERAL_LINES:
+            shown[key] = indent(visible(str(value), keep="\n"), "    ")
+        else:
+            shown[key] = visible(str(value))
+    return shown
 
 
 def _lead_with_what_and_when(
@@ -181,8 +217,8 @@ def _lead_with_what_and_when(
     return {**{key: event[key] for key in leading if key in event}, **event}
 
 
-def _formatter(shared: list[Any], render: Any) -> structlog.stdlib.ProcessorFormatter:
+def _formatter(shared: list[Any], *render: Any) -> structlog.stdlib.ProcessorFormatter:
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
     )

@@ -1,22 +1,14 @@
-"""Metrics: what the daemon counts, and the loopback endpoint that Prometheus reads it from.
-
-`/metrics` is Prometheus text; `/healthz` says whether the loop goes round, `/readyz` whether files
-can be loaded right now (the database answers).
-"""
+"""Metrics: what the daemon counts."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from pipeline import __version__
-from pipeline.errors import ConfigurationError
 
 REGISTRY = CollectorRegistry()
 
@@ -49,7 +41,9 @@ BACKLOG_AGE = Gauge(
     registry=REGISTRY,
 )
 DATABASE_UP = Gauge(
-    "sofia_air_database_up", "1 while the database answers, else 0.", registry=REGISTRY
+    "sofia_air_database_up",
+    "1 while the database answers and takes files, else 0.",
+    registry=REGISTRY,
 )
 RETRIES = Counter("sofia_air_database_retries", "Transactions tried again.", registry=REGISTRY)
 FAILURES = Counter(
@@ -78,7 +72,10 @@ for _outcome in ("loaded", "refused", "known", "left"):
     FILES.labels(_outcome)
 for _outcome in ("loaded", "duplicate", "quarantined"):
     ROWS.labels(_outcome)
-for _error in ("DiskTrouble", "StoreError", "ConfigurationError", "unexpected"):
+for _error in (
+    *("DiskTrouble", "TooManyOpenFiles", "DatabaseTrouble"),
+    *("ConfigurationError", "unexpected"),
+):
     FAILURES.labels(_error)
 
 
@@ -90,75 +87,3 @@ def stage(name: str) -> Iterator[None]:
         yield
     finally:
         STAGE_SECONDS.labels(name).inc(time.perf_counter() - started)
-
-
-class Endpoint:
-    """Serves the metrics until it is closed.
-
-    Args:
-        host: address to listen on; the loopback unless there is a reason.
-        port: port to listen on; 0 for any free one.
-        looped_at: returns when the loop last went round (`time.monotonic`).
-        ready: returns whether files can be loaded.
-        stuck_seconds: a loop that has not gone round for longer is stuck.
-
-    Raises:
-        ConfigurationError: the port is taken, or may not be opened.
-    """
-
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        looped_at: Callable[[], float],
-        ready: Callable[[], bool],
-        stuck_seconds: float,
-    ) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # the base class asks for it
-                match self.path.partition("?")[0]:
-                    case "/metrics":
-                        self._answer(200, generate_latest(REGISTRY), CONTENT_TYPE_LATEST)
-                    case "/healthz":
-                        alive = time.monotonic() - looped_at() < stuck_seconds
-                        self._answer(200 if alive else 503, b"ok\n" if alive else b"stuck\n")
-                    case "/readyz":
-                        up = ready()
-                        self._answer(
-                            200 if up else 503, b"ready\n" if up else b"the database is away\n"
-                        )
-                    case _:
-                        self._answer(404, b"try /metrics, /healthz or /readyz\n")
-
-            def _answer(self, code: int, body: bytes, kind: str = "text/plain") -> None:
-                self.send_response(code)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Scrapes are not worth a line."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                """Nor is a client that hung up."""
-
-        try:
-            self._server = Server((host, port), Handler)
-        except OSError as error:
-            message = f"metrics_port: cannot listen on {host}:{port}: {error.strerror}"
-            raise ConfigurationError(message) from error
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="metrics", daemon=True
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(2.0)

@@ -107,8 +107,9 @@ def _bytes(text: pa.Array) -> tuple[Bytes, Ints, Ints]:
 
 def _count(marks: Bools, starts: Ints, ends: Ints) -> Ints:
     """Return how many marks each cell has."""
-    until = np.concatenate([np.zeros(1, np.int64), np.cumsum(marks, dtype=np.int64)])
-    counts: Ints = until[ends] - until[starts]
+    until = np.zeros(len(marks) + 1, np.int32)  # a cell may be as long as a block
+    np.cumsum(marks, out=until[1:])
+    counts: Ints = (until[ends] - until[starts]).astype(np.int64)
     return counts
 
 

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import DiskTrouble, PipelineError
+from pipeline.foreign import require_own_file
+from pipeline.permissions import FILE_MODE
 
 LOCK_NAME = ".sofia-air.lock"
 
@@ -29,7 +31,12 @@ def owning(home: Path) -> Iterator[None]:
     """
     path = home / LOCK_NAME
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        try:
+            require_own_file(lock, path)
+        except OSError:
+            os.close(lock)
+            raise
     except OSError as error:
         message = f"{path}: cannot be opened: {error.strerror}"
         raise DiskTrouble(message) from error

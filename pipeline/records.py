@@ -45,14 +45,14 @@ class Content:
         size: its bytes.
         sha256: their hash, in hex.
         held: the bytes themselves; None when there are too many, or they are held as text.
-        identity: device, inode, size and modification time when it was read.
+        identity: device, inode, size, modification time and change time when it was read.
     """
 
     path: Path
     size: int
     sha256: str
     held: bytes | None
-    identity: tuple[int, int, int, int]
+    identity: tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,14 @@ class Segment:
         file: the file's position in the batch.
         first_line: number of its first line in the file.
         lines: how many lines.
+        opens: whether they are the first lines of the file below another header than the one
+            before it.
     """
 
     file: int
     first_line: int
     lines: int
+    opens: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 
 import numpy as np
@@ -83,6 +84,16 @@ class Rejects:
         """What `told` says, as JSON arrays."""
         return pa.array(as_json(self.told), pa.string())
 
+    @cached_property
+    def kinds(self) -> tuple[list[tuple[str, ...]], Ints]:
+        """The combinations of rules that were broken, and for each of `told` its position there."""
+        positions: dict[tuple[str, ...], int] = {}
+        each = np.empty(len(self.told), np.int64)
+        for at, reasons in enumerate(self.told):
+            rules = tuple([reason.rule for reason in reasons])
+            each[at] = positions.setdefault(rules, len(positions))
+        return list(positions), each
+
     def __len__(self) -> int:
         return len(self.file)
 
@@ -90,6 +101,31 @@ class Rejects:
         columns = (self.file.tolist(), self.line_no.tolist(), self.lines.to_pylist())
         for file, line_no, line, code in zip(*columns, self.code.tolist(), strict=True):
             yield Rejected(file, line_no, line, self.told[code])
+
+
+def future_files(rejects: Rejects, now: datetime) -> list[int]:
+    """Return the files with rows that were rejected because they are later than the present.
+
+    Args:
+        rejects: rejected rows.
+        now: the present that they were judged against, in UTC.
+    """
+    future = [any(_is_future(reason, now) for reason in reasons) for reasons in rejects.told]
+    if not any(future):
+        return []
+    found: list[int] = np.unique(rejects.file[np.array(future)[rejects.code]]).tolist()
+    return found
+
+
+def _is_future(reason: Reason, now: datetime) -> bool:
+    # Of a time that exists, and is out of range, only that it is too early or too late is said.
+    if reason.rule != "range" or reason.column != "timestamp" or reason.value is None:
+        return False
+    try:
+        moment = datetime.fromisoformat(reason.value.strip())
+    except ValueError:  # padded until it was too long to be kept whole
+        return True
+    return moment.replace(tzinfo=moment.tzinfo or UTC) > now
 
 
 def joined(parts: Sequence[Rejects]) -> Rejects:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from pipeline import metrics
+from pipeline.budget import Bounds, Costs
+from pipeline.clock import Present
 from pipeline.contract import MAX_ID, Contract
 from pipeline.contract.explain import conflict
-from pipeline.errors import FileRefused, Transient
+from pipeline.errors import FileRefused, Transient, forget_frames
 from pipeline.judge import Group, Judged
 from pipeline.records import Block, Columns, Content, Ints, Rejected
 from pipeline.rejects import Rejects, joined
@@ -48,11 +51,24 @@ class Batch:
     small: list[Block] = field(default_factory=list)
     large: list[int] = field(default_factory=list)
     judged: dict[tuple[int, ...], Judged] = field(default_factory=dict)
+    present: Present = field(default_factory=lambda: Present(datetime.now(UTC)))
     refused: dict[int, FileRefused] = field(default_factory=dict)
+    confirmed: set[int] = field(default_factory=set)  # refused by the very bytes that were hashed
     known: dict[int, Known] = field(default_factory=dict)
     left: dict[int, Transient] = field(default_factory=dict)
     twins: dict[int, int] = field(default_factory=dict)
+    apart: set[int] = field(default_factory=set)  # small, but they share no block
+    weighed: int = 0  # roughly the bytes that the rejected rows of all `judged` take
+    unheld: set[tuple[int, ...]] = field(default_factory=set)  # too much to be held in `judged`
+    heavy: bool = False  # takes so much that no other batch may be in memory
+    is_judged: bool = False  # all small files have been, before anything is loaded
     rules: dict[int, Counter[str]] = field(default_factory=dict)
+
+    def forget_frames(self) -> None:
+        """Keep of what went wrong with files only what is said of it."""
+        for errors in (self.unread, self.refused, self.left):
+            for error in errors.values():
+                forget_frames(error)
 
     @property
     def settled(self) -> set[int]:
@@ -95,6 +111,7 @@ class Transaction:
         members: the positions of the files that this transaction is about.
         judged: reads and judges files, by their positions, one block or several at a time; it is
             told how to ask what the database is busy with.
+        bounds: what one file may cost.
     """
 
     def __init__(
@@ -105,6 +122,7 @@ class Transaction:
         batch: Batch,
         members: Sequence[int],
         judged: Callable[[Sequence[int], Busy], Generator[list[Judged]]],
+        bounds: Bounds,
     ) -> None:
         self._store = store
         self._contract = contract
@@ -112,6 +130,7 @@ class Transaction:
         self._batch = batch
         self._members = members
         self._judged = judged
+        self._bounds = bounds
         self._names = [row.name for row in batch.rows]
         self._ids: Ints = np.zeros(len(batch.files), np.int64)
 
@@ -120,6 +139,7 @@ class Transaction:
         batch, folder = self._batch, self._folder
         self._by_file = aggregate.Running(aggregate.BY_FILE)
         self._hourly = aggregate.Running(aggregate.HOURLY)
+        self._costs = Costs(self._bounds, [file.size for file in batch.files], batch.refused)
         with (
             quarantining.quarantine(folder, batch.files) as output,
             self._store.loading() as load,
@@ -151,7 +171,8 @@ class Transaction:
                 new.setdefault(sha256, position)
         for position, number in zip(new.values(), load.file_ids(len(new)), strict=True):
             self._ids[position] = number
-            batch.rows[position] = replace(batch.fresh[position], file_id=number, models=set())
+            fresh = batch.fresh[position]
+            batch.rows[position] = replace(fresh, file_id=number, models=set(), sections={})
             batch.rules[position] = Counter()
         # Twice the same bytes in one batch: the first is the one that counts.
         for position, sha256 in hashes.items():
@@ -171,8 +192,11 @@ class Transaction:
         at_work: deque[Future[list[_Done]]] = deque()
         for blocks in judged:
             with metrics.stage("prepare"):
-                every = [group.readings for block in blocks for group in block.groups]
-                copies = load.copies(every, self._ids)
+                groups = [group for block in blocks for group in block.groups]
+                for group in groups:
+                    self._costs.named(group.readings.frame)
+                    self._costs.named(group.repeats.frame)
+                copies = load.copies([group.readings for group in groups], self._ids)
             at_work.append(load.later(partial(self._store_blocks, load, blocks, copies)))
             if len(at_work) > 1:
                 self._note(load, output, at_work.popleft().result())
@@ -197,9 +221,12 @@ class Transaction:
             repeated, contradicting = self._settled(block, group, became)
             duplicates += [repeated, became.duplicates]
             conflicts += contradicting
+            load.repeated(group.repeats, self._ids)
         rejected = joined([block.rejected, Rejects.of(conflicts)])
+        # Before they are written anywhere.
+        self._costs.rejected(block.rows.read, rejected, block.text_bytes)
         with metrics.stage("load"):
-            load.quarantined(rejected, self._ids)
+            load.quarantined(block.header, rejected, self._ids)
         return _Done(block, landed, duplicates, rejected)
 
     def _note(self, load: Load, output: quarantining.Quarantine, done: Sequence[_Done]) -> None:
@@ -236,12 +263,13 @@ class Transaction:
         load.later(work)
 
     def _count_rejected(self, rejected: Rejects) -> None:
-        alike, counts = np.unique(rejected.file << 32 | rejected.code, return_counts=True)
-        for pair, count in zip(alike.tolist(), counts.tolist(), strict=True):
+        kinds, kind_of = rejected.kinds
+        alike = rejected.file << 32 | kind_of[rejected.code]
+        for pair, count in zip(*_counted(alike), strict=True):
             file = pair >> 32
             self._batch.rows[file].rows_quarantined += count
-            for reason in rejected.told[pair & MAX_ID]:
-                self._batch.rules[file][reason.rule] += count
+            for rule in kinds[pair & MAX_ID]:
+                self._batch.rules[file][rule] += count
 
     def _settled(
         self, block: Judged, group: Group, landed: Landed
@@ -271,10 +299,12 @@ class Transaction:
     def _note_header(self, block: Judged) -> None:
         for segment in block.segments:
             row = self._batch.rows[segment.file]
-            row.dialect = block.header.dialect
-            row.header = block.header.line
-            if row.sensor_model is None:
-                row.sensor_model = block.header.models[0].name
+            if row.header is None:
+                row.dialect = block.header.dialect
+                row.header = block.header.line
+                row.sensor_model = next((model.name for model in block.header.models), None)
+            if segment.opens:
+                row.sections[segment.first_line] = block.header.line
 
     def _count(self, read: Mapping[int, int], duplicates: Iterable[Mapping[int, int]]) -> None:
         rows = self._batch.rows
@@ -295,3 +325,9 @@ class Transaction:
             hourly, by_file = self._hourly.take(), self._by_file.take()
         self._store_hours(load, hourly)
         load.later(partial(load.finish, written, by_file, self._ids)).result()
+
+
+def _counted(values: Ints) -> tuple[list[int], list[int]]:
+    """Return the different values, and how often each comes."""
+    found, counts = np.unique(values, return_counts=True)
+    return found.tolist(), counts.tolist()

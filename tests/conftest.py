@@ -103,6 +103,14 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 @pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Commands that run within the tests make this process's umask stricter, for good."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(autouse=True)
 def _nobody_elses_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of whoever runs the tests out of them: above all, their database."""
     for name in os.environ:

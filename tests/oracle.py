@@ -32,7 +32,7 @@ Broken = frozenset[tuple[str | None, str]]
 Key = tuple[int, datetime]
 G = TypeVar("G", bound=Hashable)
 
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}")
 FIRST_TIME = datetime(2010, 1, 1, tzinfo=UTC)
 HIGHEST_ID = 2**31 - 1
 PLACE_UNKNOWN = 1
@@ -57,7 +57,7 @@ class Column:
 
 COLUMNS = {
     "P1": Column("raw_particulate", "pm10", 0, 1999.9, lambda v: v > 999.9, 2, (-1, -999, -9999)),
-    "P2": Column("raw_particulate", "pm25", 0, 1999.9, lambda v: v > 999.9, 4, (-1, -999, -9999)),
+    "P2": Column("raw_particulate", "pm25", 0, 1999.9, lambda v: v >= 999.9, 4, (-1, -999, -9999)),
     "P0": Column("raw_particulate", "pm1", 0, 1999.9, lambda v: v > 999.9, 8, (-1, -999, -9999)),
     "temperature": Column(
         "raw_climate", "temperature", -50, 50, lambda v: v < -30 or v > 45, 2, (-128, -999, -9999)
@@ -81,7 +81,7 @@ QUANTITIES = {
     for table in ("raw_particulate", "raw_climate")
 }
 
-_DUST, _FINE_DUST = ("P1", "P2"), ("P1", "P2", "P0")
+_DUST = ("P1", "P2")
 _DHT, _BMP, _BME = (
     ("temperature", "humidity"),
     ("pressure", "temperature"),
@@ -89,17 +89,27 @@ _DHT, _BMP, _BME = (
 )
 # Sensor type → the columns that may not be empty.
 TYPES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("sds011", "ppd42ns", "hpm"), _DUST),
-    **dict.fromkeys(("pms1003", "pms3003", "pms5003", "pms6003", "pms7003"), _FINE_DUST),
-    **dict.fromkeys(("sps30", "nextpm"), _FINE_DUST),
+    **dict.fromkeys(("sds011", "sds021", "hpm"), _DUST),
+    **dict.fromkeys(("pms1003", "pms3003", "pms5003", "pms6003", "pms7003"), _DUST),
+    **dict.fromkeys(("sps30", "nextpm", "ips-7100"), _DUST),
     **dict.fromkeys(("dht11", "dht22", "htu21d", "scd30"), _DHT),
-    **dict.fromkeys(("sht10", "sht11", "sht15", "sht30", "sht31", "sht35", "sht85"), _DHT),
+    **dict.fromkeys(("sht10", "sht11", "sht12", "sht15", "sht30", "sht31", "sht35", "sht85"), _DHT),
     **dict.fromkeys(("bmp180", "bmp280"), _BMP),
     "bme280": _BME,
     "ds18b20": ("temperature",),
 }
+# Sensor type → further columns, which may be empty or missing.
+OPTIONAL: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("pms1003", "pms3003", "pms5003", "pms6003", "pms7003", "sps30", "nextpm", "ips-7100"), ("P0",)
+)
+NOT_STORED = {"ppd42ns", "laerm"}
 # A Sofia file does not name its sensors' type: its columns do, the richest first.
 SOFIA_TYPES = ("pms5003", "bme280", "sds011", "dht22", "bmp280", "ds18b20")
+
+
+def columns_of(kind: str) -> tuple[str, ...]:
+    """Return all columns of a sensor type that are stored."""
+    return (*TYPES[kind], *OPTIONAL.get(kind, ()))
 
 
 class Reading(NamedTuple):
@@ -166,7 +176,10 @@ class Oracle:
 
     def take(self, path: Path) -> Book:
         """Take a file as the next one delivered; the same bytes again change nothing."""
-        raw = path.read_bytes()
+        return self.take_bytes(path.name, path.read_bytes())
+
+    def take_bytes(self, name: str, raw: bytes) -> Book:
+        """Take a file's bytes, as `take` does."""
         sha256 = hashlib.sha256(raw).hexdigest()
         if sha256 in self.books:
             return self.books[sha256]
@@ -175,9 +188,12 @@ class Oracle:
         text = header.removeprefix(b"\xef\xbb\xbf").decode()
         delimiter = ";" if text.count(";") > text.count(",") else ","
         names = text.split(delimiter)
-        book = Book(path.name, sha256, len(raw), "archive" if "sensor_type" in names else "sofia")
+        book = Book(name, sha256, len(raw), "archive" if "sensor_type" in names else "sofia")
         self.books[sha256] = book
         for number, line in lines:
+            if found := _header(line):
+                delimiter, names = found
+                continue
             book.read += 1
             broken = self._row(book, number, line, delimiter, names)
             if broken:
@@ -192,27 +208,28 @@ class Oracle:
         if isinstance(fields, str):
             return frozenset({(None, fields)})
         row = dict(zip(names, fields, strict=True))
-        if b"sensor_id" in line and b"timestamp" in line:
-            return frozenset({(None, "repeated_header")})
-        if book.dialect == "archive":
+        if "sensor_type" in names:
             kind = row["sensor_type"].strip().lower()
             if not kind:
                 return frozenset({("sensor_type", "null")})
+            if kind in NOT_STORED:
+                return frozenset({("sensor_type", "not_stored")})
             if not set(TYPES.get(kind, ["unknown"])) <= set(names):
                 return frozenset({("sensor_type", "model")})
         else:
-            kind = next(kind for kind in SOFIA_TYPES if set(TYPES[kind]) <= set(names))
+            kind = next(kind for kind in SOFIA_TYPES if set(columns_of(kind)) <= set(names))
         if broken := self._judged(row, kind):
             return broken
         book.types.add(kind)
         table = COLUMNS[TYPES[kind][0]].table
-        key = (int(row["sensor_id"]), moment(row["timestamp"]))
+        key = (whole(row["sensor_id"]), moment(row["timestamp"]))
         reading = stored(row, kind, book.sha256)
         known = self.raw[table].setdefault(key, reading)
         if known is not reading:
             # A kind without some quantity says nothing about it.
-            pairs = zip(reading.values, known.values, strict=True)
-            if all(ours is None or ours == theirs for ours, theirs in pairs):
+            own = {COLUMNS[name].quantity for name in columns_of(kind)}
+            pairs = zip(QUANTITIES[table], reading.values, known.values, strict=True)
+            if all(ours == theirs for name, ours, theirs in pairs if name in own):
                 book.duplicates.append(number)
                 return frozenset()
             return frozenset({(None, "conflict")})
@@ -228,6 +245,10 @@ class Oracle:
             broken.add(("timestamp", rule))
         for name in TYPES[kind]:
             if rule := reading_fault(row[name], name, kind):
+                broken.add((name, rule))
+        for name in OPTIONAL.get(kind, ()):
+            text = row.get(name, "")
+            if text.strip() and (rule := reading_fault(text, name, kind)):
                 broken.add((name, rule))
         return frozenset(broken)
 
@@ -259,8 +280,19 @@ class Oracle:
 def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield number and bytes of every line that is not blank; the first line is number 1."""
     for number, line in enumerate(data.split(b"\n"), start=1):
-        if kept := line.removesuffix(b"\r"):
+        kept = line.removesuffix(b"\r")
+        if kept.replace(b'""', b"").strip(b" \t\r\v\f;,|"):
             yield number, kept
+
+
+def _header(line: bytes) -> tuple[str, list[str]] | None:
+    """Return the delimiter and the columns that a line names, if it is a header."""
+    text = line.removeprefix(b"\xef\xbb\xbf").decode(errors="replace")
+    delimiter = ";" if text.count(";") > text.count(",") else ","
+    names = text.split(delimiter)
+    if not {"sensor_id", "location", "lat", "lon", "timestamp"} <= set(names):
+        return None
+    return (delimiter, names) if any(set(each) <= set(names) for each in TYPES.values()) else None
 
 
 def split(line: bytes, delimiter: str, width: int) -> list[str] | str:
@@ -282,7 +314,7 @@ def split(line: bytes, delimiter: str, width: int) -> list[str] | str:
             return "quote"
         fields = next(csv.reader([text], delimiter=delimiter))
     if len(fields) != width:
-        return "repeated_header" if "sensor_id" in text and "timestamp" in text else "width"
+        return "width"
     return fields
 
 
@@ -304,9 +336,14 @@ def place_faults(sensor_id: str, location: str, lat: str, lon: str) -> Broken:
 
 
 def _id_fault(text: str, least: int = 1) -> str:
-    if not re.fullmatch(r"[+-]?[0-9]+", text.strip()):
+    if not re.fullmatch(r"[+-]?[0-9]+(\.0*)?", text.strip()):
         return "type"
-    return "" if least <= int(text) <= HIGHEST_ID else "range"
+    return "" if least <= whole(text) <= HIGHEST_ID else "range"
+
+
+def whole(text: str) -> int:
+    """Return a whole number, which may be written with .0 at its end."""
+    return int(text.partition(".")[0])
 
 
 def _degrees_fault(text: str, most: float) -> str:
@@ -372,7 +409,9 @@ def moment(text: str) -> datetime:
     text = text.strip()
     if not _TIME.match(text):
         raise ValueError(text)
-    time = datetime.fromisoformat(text)
+    ends = re.fullmatch(r"(.{10}.)24(:00(?:00|:00(?:[.,]0+)?)?(?:[Zz]|[+-].*)?)", text)
+    usual = f"{ends[1]}00{ends[2]}" if ends else text
+    time = datetime.fromisoformat(usual.upper().replace(",", ".")) + timedelta(days=bool(ends))
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
@@ -384,7 +423,11 @@ def single(value: float) -> float:
 
 def stored(row: dict[str, str], kind: str, sha256: str) -> Reading:
     """Return a good row as it is stored."""
-    given = {COLUMNS[name].quantity: value(row[name], name) for name in TYPES[kind]}
+    given = {
+        COLUMNS[name].quantity: value(row[name], name)
+        for name in columns_of(kind)
+        if row.get(name, "").strip()
+    }
     location_id, lat, lon = place(row["location"], row["lat"], row["lon"])
     flags = sum(flag for _, flag in given.values())
     if location_id is None or lat is None or lon is None:
@@ -407,7 +450,7 @@ def place(location: str, lat: str, lon: str) -> tuple[int | None, float | None, 
     """Return a good place as it is stored; None for what is empty."""
     location, lat, lon = location.strip(), lat.strip(), lon.strip()
     return (
-        int(location) if location else None,
+        whole(location) if location else None,
         float(lat) if lat else None,
         float(lon) if lon else None,
     )

@@ -7,15 +7,18 @@ refused.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated, cast
 
 import typer
 
 from pipeline import __version__
 from pipeline.cli.sections import Sections
 from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.permissions import restrict_umask
+from pipeline.visible import Styled, escape_standard_streams, visible
 
 app = typer.Typer(
     name="sofia-air",
@@ -56,11 +59,13 @@ def options(
     ] = False,
 ) -> None:
     """Remember the home folder for the command that follows."""
+    restrict_umask()
     context.obj = home
 
 
 def main() -> None:
     """Run the command line; errors that we know become one clear sentence."""
+    escape_standard_streams()
     # Registered here, not on import: `import pipeline.cli` alone must stay side-effect free.
     from pipeline.cli import commands
 
@@ -80,5 +85,7 @@ def main() -> None:
 
 
 def _complain(error: PipelineError) -> None:
-    typer.secho("error: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
-    typer.echo(str(error), err=True)
+    # A message may have several lines. What comes from outside must not look like another message.
+    text = re.sub(r"\n(?! )", "\n  ", visible(str(error), keep="\n"))
+    shown = typer.style("error: ", fg=typer.colors.RED, bold=True)
+    typer.echo(shown + text, file=cast("IO[str]", Styled(sys.stderr)))

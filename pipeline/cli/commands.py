@@ -416,8 +416,18 @@ def simulate(
     )
 
 
-def doctor(context: typer.Context, json: Json = False) -> None:
+def doctor(
+    context: typer.Context,
+    mend: Annotated[
+        bool,
+        typer.Option(
+            "--mend",
+            help="Give readings whose sensor or place is missing what their archived file says.",
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
     """Check everything that has to be right, and say how to mend what is not."""
     from pipeline.cli import doctor as examining
 
-    raise typer.Exit(examining.doctor(context.obj, as_json=json))
+    raise typer.Exit(examining.doctor(context.obj, mend=mend, as_json=json))

@@ -61,6 +61,10 @@ def psql(home: Path | None, arguments: list[str]) -> int:
     with database(settings) as opened:
         address, secrets = engines.for_command_line(opened.url)
         # Ctrl-C belongs to psql: it cancels a query there, and must not end us.
+        if (
+            opened.embedded and os.geteuid() == 0
+        ):  # another user's server gets no password of root's
+            secrets["PGREQUIREAUTH"] = "none"
         command = [str(bin_dir() / "psql"), "-d", address, *arguments]
         with subprocess.Popen(command, env={**os.environ, **secrets}) as process:
             while True:

@@ -8,8 +8,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 
 import pipeline
@@ -17,10 +15,13 @@ from pipeline import logs
 from pipeline.cli import tables
 from pipeline.cli.load import SOME_REFUSED, as_record
 from pipeline.cli.session import database, make_folders, print_json
+from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
 from pipeline.daemon import Daemon
 from pipeline.errors import ConfigurationError
 from pipeline.flow import Flow, Outcome
+from pipeline.foreign import refuse_others_home
+from pipeline.permissions import FILE_MODE, create, make_folder
 from pipeline.steps.watch import ENDINGS
 from pipeline.store.load import Store
 from pipeline.store.rework import Workbench
@@ -35,6 +36,7 @@ def demo(_home: Path | None, folder: Path, *, as_json: bool) -> int:
     """Make a fresh home, load the sample files into a private PostgreSQL, show the result."""
     home = folder.expanduser().absolute()
     console = Console(quiet=as_json)
+    refuse_others_home(home, "name a folder of root's")
     _make_fresh(home)
     # Whatever database is configured for real work: a demo never touches it.
     settings = load_settings(home).model_copy(update={"database_url": None})
@@ -102,15 +104,16 @@ def _make_fresh(home: Path) -> None:
             message = f"{home}: another command is using this demo; end it, or name another folder"
             raise ConfigurationError(message)
         shutil.rmtree(home)
-    home.mkdir(parents=True)
-    (home / _MARKER).touch()
+    make_folder(home)
+    (home / _MARKER).touch(FILE_MODE)
 
 
 def _copy_samples(data: Path) -> int:
     files = sorted(p for p in samples_dir().iterdir() if p.name.lower().endswith(ENDINGS))
     for minute, file in enumerate(files):
         copy = data / file.name
-        shutil.copyfile(file, copy)
+        with file.open("rb") as original, create(copy) as target:
+            shutil.copyfileobj(original, target)
         # Files are taken in the order of their times: here that of their names, everywhere.
         os.utime(copy, (_SAMPLES_TIME + 60 * minute,) * 2)
     return len(files)
@@ -137,7 +140,7 @@ def _show_rejections(console: Console, examples: list[tuple[str, int, str]], mor
         return
     shown = tables.table("rejected for", ">times", "for example")
     for rule, number, message in examples:
-        shown.add_row(rule, tables.count(number), escape(message))
+        shown.add_row(escape(rule), tables.count(number), escape(message))
     if more > 0:
         shown.add_row(f"[dim]… and {more} more[/]")
     console.print(shown)
@@ -148,7 +151,7 @@ def _show_statistics(console: Console, statistics: list[dict[str, object]]) -> N
     for row in statistics[:_STATISTICS_SHOWN]:
         shown.add_row(
             str(row["sensor_id"]),
-            str(row["model"]).upper(),
+            escape(str(row["model"]).upper()),
             str(row["quantity"]),
             f"{row['n']:,}",
             *(f"{row[name]:,.1f}" for name in ("min", "mean", "max", "std")),

@@ -5,21 +5,40 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-
+from pipeline import logs
 from pipeline.cli import tables
-from pipeline.cli.session import database, print_json
+from pipeline.cli.session import Database, clock_of, database, print_json
+from pipeline.cli.terminal import Console, escape
+from pipeline.clock import Present
 from pipeline.config import Settings, load_settings
+from pipeline.contract.models import NOT_STORED_TYPES
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.steps.watch import scan
 from pipeline.store.queries import Queries
+from pipeline.store.references import Dangling, References
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 _LEAST_FREE = 2**30
+_MOST_FILES = 1_000
+# Why a file is doubtful → what is wrong with it, and what to do once it is taken back.
+_DOUBTS = {
+    "type": ("hold counts of particles, stored as µg/m³ by an earlier version", ""),
+    "header": (
+        (
+            "were joined of several with different headers, and an earlier version read all rows "
+            "by the first header: their values may be in the wrong columns"
+        ),
+        ", then drop the file from data/archive/ into data/ again",
+    ),
+}
 _INOTIFY = Path("/proc/sys/fs/inotify/max_user_watches")
 
 
@@ -40,10 +59,10 @@ class Finding:
     remedy: str = ""
 
 
-def doctor(home: Path | None, *, as_json: bool) -> int:
+def doctor(home: Path | None, *, mend: bool, as_json: bool) -> int:
     """Run every check; return 0 when all is well, 1 otherwise."""
     settings = load_settings(home)
-    findings = list(_examine(settings))
+    findings = list(_examine(settings, mend=mend))
     well = all(finding.ok for finding in findings)
     if as_json:
         print_json({"ok": well, "checks": [asdict(finding) for finding in findings]})
@@ -58,19 +77,11 @@ def doctor(home: Path | None, *, as_json: bool) -> int:
     return 0 if well else 1
 
 
-def _examine(settings: Settings) -> Iterator[Finding]:
-    checks: list[Callable[[Settings], Finding]] = [
-        _python,
-        _folders,
-        _one_filesystem,
-        _space,
-        _waiting,
-        _watches,
-        _database,
-    ]
+def _examine(settings: Settings, *, mend: bool) -> Iterator[Finding]:
     yield Finding("settings", ok=True, found=f"home is {settings.home}")
-    for check in checks:
+    for check in (_python, _folders, _one_filesystem, _space, _waiting, _watches):
         yield check(settings)
+    yield from _in_database(settings, mend=mend)
 
 
 def _python(_settings: Settings) -> Finding:
@@ -158,29 +169,122 @@ def _watches(settings: Settings) -> Finding:
     )
 
 
-def _database(settings: Settings) -> Finding:
+def _in_database(settings: Settings, *, mend: bool) -> Iterator[Finding]:
+    """Check what only the database can tell; it is opened once."""
     if settings.database_url is None and not (settings.home / ".postgres").exists():
-        return Finding(
-            "database",
-            ok=True,
-            found="none is configured: a private PostgreSQL is made when something is loaded",
-        )
+        made = "none is configured: a private PostgreSQL is made when something is loaded"
+        yield Finding("database", ok=True, found=made)
+        yield _clock(Present(datetime.now(UTC)))
+        return
     try:
         with database(settings) as opened:
-            server = Queries(opened.engine).server()
-            kind = "private PostgreSQL" if opened.embedded else f"PostgreSQL at {opened.shown}"
-            return Finding(
-                "database",
-                ok=True,
-                found=f"{kind}, version {server['version']}, {tables.size(server['bytes'])}, "
-                "tables are up to date",
-            )
+            yield _server(opened)
+            yield _clock_beside(settings, opened.engine)
+            yield _mended(settings, opened.engine) if mend else _references(opened.engine)
+            yield from _readings(settings, Queries(opened.engine))
     except ConfigurationError as error:
-        return Finding("database", ok=False, found=str(error), remedy="mend this, and look again")
+        yield Finding("database", ok=False, found=str(error), remedy="mend this, and look again")
     except PipelineError as error:
         remedy = (
             "check SOFIA_AIR_DATABASE_URL, and that the server runs"
             if settings.database_url
             else "see the message; or set SOFIA_AIR_DATABASE_URL to a PostgreSQL of your own"
         )
-        return Finding("database", ok=False, found=str(error), remedy=remedy)
+        yield Finding("database", ok=False, found=str(error), remedy=remedy)
+
+
+def _server(opened: Database) -> Finding:
+    server = Queries(opened.engine).server()
+    kind = "private PostgreSQL" if opened.embedded else f"PostgreSQL at {opened.shown}"
+    return Finding(
+        "database",
+        ok=True,
+        found=f"{kind}, version {server['version']}, {tables.size(server['bytes'])}, "
+        "tables are up to date",
+    )
+
+
+def _clock_beside(settings: Settings, engine: sa.Engine) -> Finding:
+    try:
+        return _clock(clock_of(settings, engine).look())
+    except PipelineError as error:
+        return Finding("clock", ok=False, found=f"cannot be compared: {error}")
+
+
+def _clock(present: Present) -> Finding:
+    if present.doubt is None:
+        return Finding("clock", ok=True, found=f"{present.now:%Y-%m-%d %H:%M} UTC")
+    return Finding(
+        "clock",
+        ok=False,
+        found=f"{present.doubt}; nothing is deleted for its age meanwhile"
+        + ("" if present.certain else ", and files with later rows wait in data/"),
+        remedy="set the clock; if it is right, see 'A clock that is wrong' in docs/operation.md",
+    )
+
+
+def _references(engine: sa.Engine) -> Finding:
+    """Look for readings whose sensor or place is missing."""
+    if found := References(engine).dangling():
+        return Finding(
+            "references",
+            ok=False,
+            found=f"readings refer to what is missing: {_listed(found)}",
+            remedy="`sofia-air doctor --mend` gives it back from the archived files",
+        )
+    how = "" if found.thorough else " (by air.sensor_place; there are too many to look at each)"
+    return Finding("references", ok=True, found=f"every reading has its sensor and place{how}")
+
+
+def _mended(settings: Settings, engine: sa.Engine) -> Finding:
+    # It reads files, which takes what commands that only look do without.
+    from pipeline.rework.mend import mend
+    from pipeline.store.load import Store
+
+    logs.configure(settings.log_level, settings.logs, console=False)
+    done = mend(settings, Store(engine), settings.site_contract())
+    if not done.found:
+        return Finding("references", ok=True, found="every reading has its sensor and place")
+    told = f"{tables.files(done.files)} read again, {done.readings:,} readings got their place back"
+    if not done.left:
+        return Finding("references", ok=True, found=f"mended: {_listed(done.found)}; {told}")
+    unread = "; ".join(f"{name}: {why}" for name, why in list(done.unread.items())[:5])
+    return Finding(
+        "references",
+        ok=False,
+        found=f"still missing: {_listed(done.left)}; {told}",
+        remedy=f"put the files back into {settings.archive}, and try again ({unread})",
+    )
+
+
+def _listed(found: Dangling) -> str:
+    parts = []
+    for kind, numbers in (("sensor", found.sensors), ("location_key", found.places)):
+        if numbers:
+            shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+            parts.append(f"{len(numbers):,} × {kind} ({shown})")
+    return ", ".join(parts)
+
+
+def _readings(settings: Settings, queries: Queries) -> list[Finding]:
+    """Look for files whose values an earlier version stored and should not have."""
+    known = settings.site_contract().models
+    types = [name for name in NOT_STORED_TYPES if name not in known]
+    doubtful = queries.doubtful_files(types, _MOST_FILES)
+    findings = []
+    for why, (what, again) in _DOUBTS.items():
+        if files := [row for row in doubtful if row["why"] == why]:
+            named = ", ".join(f"{row['name']} (file {row['file_id']})" for row in files[:5])
+            more = f" and {len(files) - 5:,} more" if len(files) > 5 else ""
+            count = (
+                f"{_MOST_FILES:,} or more" if len(doubtful) == _MOST_FILES else f"{len(files):,}"
+            )
+            findings.append(
+                Finding(
+                    "readings",
+                    ok=False,
+                    found=f"{count} files {what}: {named}{more}",
+                    remedy=f"take each one back: sofia-air retract FILE_ID{again}",
+                )
+            )
+    return findings or [Finding("readings", ok=True, found="none that an earlier version misread")]

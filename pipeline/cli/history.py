@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from pipeline import logs
 from pipeline.cli import tables
 from pipeline.cli.session import database, print_json, require_home
+from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
 from pipeline.contract import MAX_ID
 from pipeline.contract.quantities import QUANTITIES
@@ -36,7 +34,6 @@ DONE, FAILED = 0, 1
 
 def retract(home: Path | None, key: str, *, yes: bool, note: str | None, as_json: bool) -> int:
     """Take a file back, after a person has confirmed it; return the exit code."""
-    os.umask(0o027)
     settings = load_settings(home)
     require_home(settings)
     logs.configure(settings.log_level, settings.logs, console=False)
@@ -160,7 +157,7 @@ def tell(home: Path | None, sensor: int, time: str, *, as_json: bool) -> None:
 
 def _show(console: Console, told: Told) -> None:
     say = partial(tables.say, console)
-    model = f" ({told.model.upper()})" if told.model else ""
+    model = f" ({escape(told.model.upper())})" if told.model else ""
     say(f"[bold]sensor {told.sensor_id}{model} at {told.ts:%F %T} UTC[/]")
     for reading in told.readings:
         _show_reading(say, reading)
@@ -206,8 +203,8 @@ def _show_reading(say: Callable[[str], None], reading: Reading) -> None:
         say(f"  [dim]from[/]     {escape(entry.name)} (file {entry.file_id})")
         say(f"  [dim]its line cannot be shown: {escape(reading.missing or '')}[/]")
     say(
-        f"  [dim]loaded[/]   {entry.loaded_at:%F %T} UTC by version {entry.app_version}, "
-        f"contract {entry.contract_version}"
+        f"  [dim]loaded[/]   {entry.loaded_at:%F %T} UTC by version {escape(entry.app_version)}, "
+        f"contract {escape(entry.contract_version)}"
     )
 
 
@@ -245,7 +242,7 @@ def _show_line(say: Callable[[str], None], line: Line) -> None:
 
 def _show_reasons(say: Callable[[str], None], line: Line, indent: str = "  ") -> None:
     for reason in line.reasons:
-        say(f"{indent}[red]✗[/] [bold]{reason['rule']}[/]: {escape(reason['message'])}")
+        say(f"{indent}[red]✗[/] [bold]{escape(reason['rule'])}[/]: {escape(reason['message'])}")
 
 
 def _told_record(told: Told) -> dict[str, Any]:

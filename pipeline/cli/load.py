@@ -11,16 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline import logs, metrics
+from pipeline import logs
 from pipeline.cli import tables
 from pipeline.cli.session import database, make_folders, prepare_tables, print_json
+from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
 from pipeline.daemon import Daemon
+from pipeline.descriptors import raise_limit
 from pipeline.drop import drop
-from pipeline.errors import ConfigurationError, FileChanged
+from pipeline.endpoint import Endpoint
+from pipeline.errors import ConfigurationError, DatabaseTrouble, FileChanged
 from pipeline.flow import Flow, Outcome, State, batches, known_outcome
 from pipeline.owner import owning
 from pipeline.records import Content
@@ -28,14 +30,15 @@ from pipeline.steps.read import content, opened
 from pipeline.steps.watch import ENDINGS, Found
 from pipeline.store.load import Store
 
-DONE, SOME_REFUSED = 0, 3
+DONE, SOME_LEFT, SOME_REFUSED = 0, 1, 3
+_NAMED = 5  # files that are named of those that were left
 
 log = logs.get("run")
 
 
 def run(home: Path | None, *, once: bool, as_json: bool) -> int:
     """Load what is in data/, and go on doing so unless `once`; return the exit code."""
-    os.umask(0o027)
+    raise_limit()
     settings = load_settings(home)
     make_folders(settings)
     if not once:
@@ -46,7 +49,9 @@ def run(home: Path | None, *, once: bool, as_json: bool) -> int:
         flow = Flow(settings, store, settings.site_contract(), settings.retry_seconds)
         started = datetime.now(UTC)
         outcomes = list(_shown(Daemon(flow, settings).drain(), None, "draining", quiet=as_json))
-        return _report(outcomes, started, settings, as_json=as_json)
+        # What is gone was taken by another process, or by a person: it does not wait here.
+        left = [outcome for outcome in _left(outcomes) if os.path.lexists(outcome.path)]
+        return _report(outcomes, left, started, settings, as_json=as_json)
 
 
 def _serve(settings: Settings) -> int:
@@ -55,7 +60,7 @@ def _serve(settings: Settings) -> int:
     with (
         owning(settings.home),
         _naming_the_setting(),
-        database(settings, migrated=False) as opened_database,
+        database(settings, migrated=False, patient=True) as opened_database,
     ):
         engine = opened_database.engine
         flow = Flow(settings, Store(engine), settings.site_contract(), retry_seconds=None)
@@ -89,7 +94,7 @@ def _endpoint(settings: Settings, daemon: Daemon) -> Iterator[None]:
     if settings.metrics_port is None:
         yield
         return
-    endpoint = metrics.Endpoint(
+    endpoint = Endpoint(
         settings.metrics_host,
         settings.metrics_port,
         looped_at=lambda: daemon.looped_at,
@@ -104,7 +109,7 @@ def _endpoint(settings: Settings, daemon: Daemon) -> Iterator[None]:
 
 def ingest(home: Path | None, patterns: Sequence[str], *, as_json: bool) -> int:
     """Load files from anywhere, originals untouched; return the exit code."""
-    os.umask(0o027)
+    raise_limit()
     settings = load_settings(home)
     sources = _sources(patterns)
     make_folders(settings)
@@ -120,7 +125,7 @@ def ingest(home: Path | None, patterns: Sequence[str], *, as_json: bool) -> int:
         outcomes = list(
             _shown(_ingested(flow, settings, sources), len(sources), "loading", quiet=as_json)
         )
-        return _report(outcomes, started, settings, as_json=as_json)
+        return _report(outcomes, _left(outcomes), started, settings, as_json=as_json)
 
 
 def _sources(patterns: Sequence[str]) -> list[Path]:
@@ -181,7 +186,8 @@ def _settled(flow: Flow, outcome: Outcome, sha256: str) -> Outcome:
 
 def _found(path: Path) -> Found:
     status = path.stat()
-    return Found(path, status.st_size, status.st_mtime_ns, datetime.now(UTC))
+    moment = datetime.now(UTC)
+    return Found(path, status.st_size, status.st_mtime_ns, moment, status.st_ctime_ns)
 
 
 def _hashed(path: Path) -> Content:
@@ -222,16 +228,42 @@ def _shown(
 
 
 def _report(
-    outcomes: Sequence[Outcome], started: datetime, settings: Settings, *, as_json: bool
+    outcomes: Sequence[Outcome],
+    left: Sequence[Outcome],
+    started: datetime,
+    settings: Settings,
+    *,
+    as_json: bool,
 ) -> int:
     seconds = (datetime.now(UTC) - started).total_seconds()
     if as_json:
         print_json({"files": [as_record(outcome) for outcome in outcomes], "seconds": seconds})
     else:
         tables.outcomes(Console(), outcomes, seconds, settings)
+    if waiting := [o for o in left if not isinstance(o.error, DatabaseTrouble)]:
+        tables.say(Console(stderr=True), _said_of(waiting))
+    for outcome in left:
+        if isinstance(outcome.error, DatabaseTrouble):
+            raise outcome.error  # its files wait in data/; the others are taken
+    if left:
+        return SOME_LEFT
     if any(outcome.state == "refused" for outcome in outcomes):
         return SOME_REFUSED
     return DONE
+
+
+def _left(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the last outcome of each file that was left."""
+    last = {outcome.path: outcome for outcome in outcomes}
+    return [outcome for outcome in last.values() if outcome.state == "left"]
+
+
+def _said_of(left: Sequence[Outcome]) -> str:
+    lines = [f"[bold red]{tables.files(len(left))} left in data/[/], to be tried again"]
+    lines += [f"  {escape(o.name)}: {escape(o.message or '')}" for o in left[:_NAMED]]
+    if len(left) > _NAMED:
+        lines.append(f"  … and {len(left) - _NAMED} more")
+    return "\n".join(lines)
 
 
 def as_record(outcome: Outcome) -> dict[str, Any]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from pipeline.cli import tables
-from pipeline.cli.session import Database, database, print_json, require_home
+from pipeline.cli.session import Database, clock_of, database, print_json, require_home
+from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
 from pipeline.steps.watch import Ignored, scan
 from pipeline.store.queries import Queries
@@ -23,6 +21,7 @@ def status(home: Path | None, *, as_json: bool, limit: int) -> None:
     with database(settings) as opened:
         queries = Queries(opened.engine)
         totals, recent, server = queries.totals(), queries.recent_files(limit), queries.server()
+        doubt = clock_of(settings, opened.engine).look().doubt
         if as_json:
             print_json(
                 {
@@ -34,6 +33,7 @@ def status(home: Path | None, *, as_json: bool, limit: int) -> None:
                         "files": len(waiting),
                         "bytes": sum(file.size for file in waiting),
                     },
+                    "clock": doubt,
                     "ignored": [{"name": i.name, "reason": i.reason} for i in ignored],
                     "recent": recent,
                 }
@@ -44,6 +44,8 @@ def status(home: Path | None, *, as_json: bool, limit: int) -> None:
         _books(console, totals)
     size = tables.size(sum(file.size for file in waiting))
     console.print(f"[bold]waiting[/]   {tables.files(len(waiting))}, {size}", highlight=False)
+    if doubt:
+        tables.say(console, f"[bold red]clock[/]     {escape(doubt)}")
     _ignored(console, ignored)
     _recent(console, recent, settings.home)
 
@@ -55,7 +57,8 @@ def _heading(
     where = "" if opened.embedded else f" at {escape(opened.shown)}"
     console.print(f"[bold]home[/]      {escape(str(settings.home))}", highlight=False)
     console.print(
-        f"[bold]database[/]  {kind} {server['version']}{where}, {tables.size(server['bytes'])}",
+        f"[bold]database[/]  {kind} {escape(str(server['version']))}{where}, "
+        f"{tables.size(server['bytes'])}",
         highlight=False,
     )
 
@@ -85,7 +88,7 @@ def _ignored(console: Console, ignored: list[Ignored]) -> None:
         return
     shown = tables.table("left alone in data/", "because")
     for entry in ignored:
-        shown.add_row(escape(repr(entry.name)[1:-1]), escape(entry.reason))
+        shown.add_row(escape(entry.name), escape(entry.reason))
     console.print(shown)
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from pipeline.cli import tables
 from pipeline.cli.session import database, print_json, require_home
+from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
-from pipeline.contract import FILE_RULES, ROW_RULES, Contract
-from pipeline.errors import ConfigurationError, FileRefused
-from pipeline.rework import sheets, sources, targets
-from pipeline.steps.quarantine import fields, own_names
+from pipeline.contract import FILE_RULES, ROW_RULES
+from pipeline.errors import ConfigurationError
+from pipeline.rework import keys as ledger_keys
 from pipeline.store.rework import Entry, Workbench
 
 DONE, SOME_LEFT = 0, 3
@@ -34,7 +29,7 @@ def listed(home: Path | None, *, by: str, rule: str | None, limit: int, as_json:
         states = bench.states()
         files = bench.quarantine_files(rule, limit)
         refused = bench.refused_files(rule, limit)
-        groups = _groups(settings, bench, by, rule)[:limit] if by != "file" else []
+        groups = _groups(bench, by, rule, limit)[:limit] if by != "file" else []
     if as_json:
         answer: dict[str, Any] = {"rows": states, "files": files, "refused": refused}
         print_json({**answer, f"by_{by}": groups} if by != "file" else answer)
@@ -51,46 +46,12 @@ def listed(home: Path | None, *, by: str, rule: str | None, limit: int, as_json:
         _show_next(console, settings)
 
 
-def _groups(
-    settings: Settings, bench: Workbench, by: str, rule: str | None
-) -> list[dict[str, Any]]:
+def _groups(bench: Workbench, by: str, rule: str | None, limit: int) -> list[dict[str, Any]]:
     if by == "reason":
         return bench.by_rule(rule)
     if by == "age":
         return bench.by_age(rule)
-    return _by_sensor(settings, bench, rule)
-
-
-def _by_sensor(settings: Settings, bench: Workbench, rule: str | None) -> list[dict[str, Any]]:
-    """Count open rows by what stands in their sensor's column."""
-    rows: Counter[str] = Counter()
-    files: dict[str, set[int]] = {}
-    contract = settings.site_contract()
-    for entry in bench.with_open_rows(rule):
-        for sensor, count in _sensors(settings, bench, contract, entry, rule).items():
-            rows[sensor] += count
-            files.setdefault(sensor, set()).add(entry.file_id)
-    return [
-        {"sensor": sensor or None, "rows": count, "files": len(files[sensor])}
-        for sensor, count in rows.most_common()
-    ]
-
-
-def _sensors(
-    settings: Settings, bench: Workbench, contract: Contract, entry: Entry, rule: str | None
-) -> Counter[str]:
-    found: Counter[str] = Counter()
-    try:
-        header = sources.header_of(settings, entry, contract)
-    except FileRefused:
-        at = None
-    else:
-        at = own_names(header).index("sensor_id")
-    for chunk in bench.chunks(entry.file_id, rule=rule):
-        for row in chunk:
-            cells = fields(header, row.exact) if at is not None else []
-            found[cells[at].strip()[:20] if at is not None and at < len(cells) else ""] += 1
-    return found
+    return bench.by_sensor(rule, limit)
 
 
 def _show_files(
@@ -169,7 +130,7 @@ def shown(
     settings = settings_for(home, rule)
     with database(settings) as opened:
         bench = Workbench(opened.engine)
-        entry = targets.one(bench, key)
+        entry = ledger_keys.one(bench, key)
         states = bench.states_of(entry.file_id)
         wanted = None if state is None else (state,)
         rows = bench.rows(entry.file_id, states=wanted, rule=rule, limit=limit)
@@ -225,13 +186,14 @@ def export(
     as_json: bool,
 ) -> int:
     """Write open rows into one CSV; return the exit code."""
-    os.umask(0o027)
+    from pipeline.rework import sheets
+
     settings = settings_for(home, rule)
     require_choice(keys, every=every, rule=rule)
     with database(settings) as opened:
         bench = Workbench(opened.engine)
         if keys:
-            entries = [targets.one(bench, key) for key in dict.fromkeys(keys)]
+            entries = [ledger_keys.one(bench, key) for key in dict.fromkeys(keys)]
         else:
             entries = bench.with_open_rows(rule)
         path = output.expanduser().absolute()

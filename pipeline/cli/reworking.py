@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
 
 from pipeline import logs
 from pipeline.cli import tables
 from pipeline.cli.quarantine import require_choice, settings_for
 from pipeline.cli.session import database, make_folders, print_json
+from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 from pipeline.errors import ConfigurationError
 from pipeline.rework import discard as discarding
 from pipeline.rework import refused as refusals
 from pipeline.rework import targets
-from pipeline.rework.edits import Problem
 from pipeline.rework.refused import Retried
 from pipeline.rework.replay import Replay, Replayed
+from pipeline.rework.sheet import Problem
 from pipeline.rework.targets import Target
 from pipeline.store.load import Store
 from pipeline.store.rework import Entry, Workbench
@@ -44,7 +42,6 @@ def reprocess(
     as_json: bool,
 ) -> int:
     """Bring rows and refused files back; return the exit code."""
-    os.umask(0o027)
     settings = settings_for(home, rule)
     require_choice(names, every=every, rule=rule)
     make_folders(settings)
@@ -113,9 +110,9 @@ def _show_reprocessed(
         _show_retried(console, each)
     _show_problems(console, problems)
     if len(replayed) + len(retried) > 1:
-        loaded = sum(len(one.lines("loaded")) for one in replayed)
-        double = sum(len(one.lines("duplicate")) for one in replayed)
-        failing = sum(len(one.lines("failing")) for one in replayed)
+        loaded = sum(one.outcomes.count("loaded") for one in replayed)
+        double = sum(one.outcomes.count("duplicate") for one in replayed)
+        failing = sum(one.outcomes.count("failing") for one in replayed)
         say, twice = _SAY[dry]
         tables.say(
             console,
@@ -138,19 +135,22 @@ def _show_replayed(console: Console, one: Replayed, *, dry: bool, limit: int) ->
     if double:
         told = f"{len(double):,} {twice} of what is stored, so repaired too: {_span(double)}"
         tables.say(console, f"  [green]✓[/] {told}")
-    failing = [verdict for verdict in one.verdicts if verdict.became == "failing"]
+    failing = one.lines("failing")
     if failing:
-        told = f"{len(failing):,} still fail: {_span([v.line_no for v in failing])}"
+        told = f"{len(failing):,} still fail: {_span(failing)}"
         tables.say(console, f"  [red]✗[/] {told}")
     # Those that somebody has worked on come first.
-    for verdict in sorted(failing, key=lambda v: not v.edited)[:limit]:
+    worked_on = one.outcomes.verdicts() if one.outcomes.edited_failing else iter(())
+    edited = (v for v in worked_on if v.became == "failing" and v.edited)
+    others = (v for v in one.outcomes.verdicts() if v.became == "failing" and not v.edited)
+    for verdict in islice(chain(edited, others), limit):
         at = f" (row {verdict.row:,} of the sheet)" if verdict.row else ""
         console.print(f"    line {verdict.line_no:,}{at}", highlight=False)
         for reason in verdict.reasons:
-            tables.say(console, f"      [bold]{reason.rule}[/]: {escape(reason.message)}")
+            tables.say(console, f"      [bold]{escape(reason.rule)}[/]: {escape(reason.message)}")
     if len(failing) > limit:
         console.print(f"    [dim]… and {len(failing) - limit:,} more (--limit)[/]")
-    if not one.verdicts and not one.problems:
+    if not len(one.outcomes) and not one.problems:
         console.print("  no row is open")
     _show_problems(console, one.problems)
 
@@ -206,7 +206,7 @@ def _replayed_record(one: Replayed) -> dict[str, Any]:
                 "line": verdict.line,
                 "reasons": [reason.record() for reason in verdict.reasons],
             }
-            for verdict in one.verdicts
+            for verdict in one.outcomes.verdicts()
             if verdict.became == "failing"
         ],
         "problems": [_problem_record(problem) for problem in one.problems],
@@ -254,7 +254,6 @@ def discard(
     Raises:
         ConfigurationError: nothing of it is open.
     """
-    os.umask(0o027)
     settings = settings_for(home, rule)
     if not note.strip():
         message = "--note: say why, for whoever wonders later"

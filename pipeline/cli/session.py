@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pipeline.clock import Clock
 from pipeline.config import Settings
-from pipeline.errors import ConfigurationError, DiskTrouble
+from pipeline.errors import ConfigurationError, DiskTrouble, EmbeddedDatabaseUnavailable
+from pipeline.foreign import refuse_others_home
+from pipeline.permissions import make_folder
+from pipeline.store import clock, migrate
 from pipeline.store import engine as engines
-from pipeline.store import migrate
+from pipeline.visible import visible_json
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
-
-_FOLDER_MODE = 0o750
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,17 @@ class Database:
 
 
 @contextmanager
-def database(settings: Settings, *, migrated: bool = True) -> Iterator[Database]:
+def database(
+    settings: Settings, *, migrated: bool = True, patient: bool = False
+) -> Iterator[Database]:
     """Open the configured database, or start the private one.
 
     Args:
         settings: the settings in force.
         migrated: see to it that the tables are there: the private database is migrated, for a
             configured one that is its owner's decision.
+        patient: a private database that cannot start now, on a full disk for example, is an outage
+            like any other: the caller waits, and calls `Database.revive`.
 
     Raises:
         ConfigurationError: the configured database has not been migrated.
@@ -67,11 +72,21 @@ def database(settings: Settings, *, migrated: bool = True) -> Iterator[Database]
         return
     from pipeline.embedded import EmbeddedPostgres
 
-    with EmbeddedPostgres(settings.home) as server:
-        engine = engines.create(server.url)
-        private = Database(server.url, embedded=True, engine=engine, revive=server.start)
+    server = EmbeddedPostgres(settings.home)
+    try:
+        try:
+            server.start()
+        except EmbeddedDatabaseUnavailable:
+            if not patient:
+                raise
+        url = server.url
+        # A server of another user's must not ask root for a password.
+        engine = engines.create(url if server.own else f"{url}&require_auth=none")
+        private = Database(url, embedded=True, engine=engine, revive=server.start)
         with _opened(private, migrated) as one:
             yield one
+    finally:
+        server.stop()
 
 
 @contextmanager
@@ -117,24 +132,31 @@ def _require_tables(engine: sa.Engine) -> None:
 
 
 def make_folders(settings: Settings) -> None:
-    """Make data/, quarantine/ and logs/ where they are missing.
+    """Make the home, and data/, quarantine/ and logs/ in it, where they are missing.
 
     Raises:
         DiskTrouble: one cannot be made, or is not a folder.
+        ConfigurationError: we are root, and another user has made the home meanwhile.
     """
+    _make(settings.home)
+    refuse_others_home(settings.home)
     for folder in (settings.data, settings.quarantine, settings.logs):
-        if folder.is_dir():
-            continue
-        try:
-            folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-            # Made by root in somebody's home, it belongs to that somebody: else a service that
-            # runs as its own user could not use it afterwards.
-            owner = settings.home.stat()
-            if os.geteuid() == 0 and owner.st_uid != 0:
-                os.chown(folder, owner.st_uid, owner.st_gid)
-        except OSError as error:
-            message = f"{folder}: cannot be made: {error.strerror}"
-            raise DiskTrouble(message) from error
+        _make(folder)
+
+
+def _make(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    try:
+        make_folder(folder)
+    except OSError as error:
+        message = f"{folder}: cannot be made: {error.strerror}"
+        raise DiskTrouble(message) from error
+
+
+def clock_of(settings: Settings, engine: sa.Engine) -> Clock:
+    """Return what tells the present at a site."""
+    return Clock(settings.home, lambda: clock.ask(engine))
 
 
 def require_home(settings: Settings) -> None:
@@ -152,8 +174,12 @@ def require_home(settings: Settings) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value for machines: one JSON document, UTF-8, times in ISO 8601."""
-    typer.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    r"""Print a value for machines: one JSON document, UTF-8, times in ISO 8601.
+
+    What a terminal would obey, or not show, stands there as `\uXXXX`.
+    """
+    document = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
+    typer.echo(visible_json(document))
 
 
 def _plain(value: object) -> object:

@@ -11,6 +11,7 @@ import typer
 from pipeline.cli.session import print_json
 from pipeline.contract import Contract
 from pipeline.errors import ConfigurationError
+from pipeline.permissions import make_folder
 
 
 def simulate(
@@ -23,7 +24,7 @@ def simulate(
     _refuse_unknown("--model", options.get("models", ()), list(Contract.default().models))
     _refuse_unknown("--fault", options.get("faults", ()), list(FAULT_KINDS))
     started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = write(Simulation(**options), folder)
     if manifest is not None:
         write_manifest(files, manifest)

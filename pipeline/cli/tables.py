@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ def rejected_rows(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
             # Most messages say it already.
             told = not expected or expected in reason["message"] or reason["rule"] == "conflict"
             accepted = "" if told else f" [dim]– accepted: {escape(expected)}[/]"
-            broken = f"[bold]{reason['rule']}[/]: {escape(reason['message'])}"
+            broken = f"[bold]{escape(reason['rule'])}[/]: {escape(reason['message'])}"
             say(console, f"  [red]✗[/] {broken}{accepted}")
         if row["state"] != "open":
             _decision(console, row)
@@ -205,9 +204,7 @@ def _decision(console: Console, row: Mapping[str, Any]) -> None:
 
 def _marked(row: Mapping[str, Any]) -> str:
     """Return the line with its offending values marked, where they can be told for certain."""
-    line = escape(
-        "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in row["line"])
-    )
+    line = escape(row["line"])
     for reason in row["reasons"]:
         value = reason["value"]
         if value and reason["column"] and line.count(escape(value)) == 1:

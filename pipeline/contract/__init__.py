@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,6 +29,7 @@ __all__ = [
     "KEY_COLUMNS",
     "LATEST_AHEAD_DAYS",
     "MAX_ID",
+    "PARTIAL",
     "PLACE_UNKNOWN",
     "ROW_RULES",
     "Contract",
@@ -52,8 +53,11 @@ MAX_ID = 2**31 - 1
 # Bit 0 of a raw row's `flags`: the file gave no coordinates. The other bits follow, one a quantity.
 PLACE_UNKNOWN = 1
 
+# The highest bit that a smallint has: a reading that the sensor model has is empty.
+PARTIAL = 1 << 14
+
 # Raise this when the meaning of a rule changes without a change of the declarations.
-_RULES_REVISION = 1
+_RULES_REVISION = 2
 
 
 def flag_bits(table: Table) -> dict[str, int]:
@@ -69,10 +73,12 @@ class Contract:
     Attributes:
         quantities: name → quantity.
         models: name (lower case) → sensor model, in order of precedence.
+        partial: the models of which a row is accepted that lacks some core readings, not all.
     """
 
     quantities: Mapping[str, Quantity]
     models: Mapping[str, Model]
+    partial: frozenset[str] = frozenset()
 
     @classmethod
     def default(cls) -> Contract:
@@ -87,6 +93,7 @@ class Contract:
         cls,
         ranges: Mapping[str, Mapping[str, tuple[float, float]]],
         models: Mapping[str, Mapping[str, str]],
+        partial: Iterable[str] | None = (),
     ) -> Contract:
         """Return the published contract changed by a site's settings.
 
@@ -94,9 +101,11 @@ class Contract:
             ranges: quantity → {"accept": (low, high), "typical": (low, high)}, either or both, in
                 the stored unit.
             models: new or changed sensor model → {file column: quantity}.
+            partial: the models of which rows without some core readings are accepted; None for all.
 
         Raises:
-            ConfigurationError: an unknown quantity, an empty range or a model without a quantity.
+            ConfigurationError: an unknown quantity or model, an empty range or a model without a
+                quantity.
         """
         base = cls.default()
         quantities = dict(base.quantities)
@@ -107,7 +116,13 @@ class Contract:
         for name, columns in models.items():
             key = f"contract.models.{name}"
             known[name.lower()] = _own_model(name.lower(), columns, quantities, known, key)
-        return cls(quantities, known)
+        if partial is None:
+            return cls(quantities, known, frozenset(known))
+        chosen = frozenset(name.lower() for name in partial)
+        if unknown := sorted(chosen - known.keys()):
+            message = f"contract.partial_models: '{unknown[0]}' is not a known sensor model"
+            raise ConfigurationError(message)
+        return cls(quantities, known, chosen)
 
     def __hash__(self) -> int:
         return hash(self.version)
@@ -121,9 +136,13 @@ class Contract:
             "latest_ahead_days": LATEST_AHEAD_DAYS,
             "quantities": [asdict(self.quantities[name]) for name in sorted(self.quantities)],
             "models": [
-                [m.name, dict(m.columns), {c: list(v) for c, v in m.sentinels.items()}]
+                [
+                    *(m.name, dict(m.columns), {c: list(v) for c, v in m.sentinels.items()}),
+                    list(m.optional),
+                ]
                 for m in self.models.values()
             ],
+            "partial": sorted(self.partial),
         }
         text = json.dumps(declared, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -9,34 +9,46 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import overload
 
 from pipeline.contract import MAX_ID, Contract, Model, Quantity, Reason
 from pipeline.contract.schemas import time_window
+from pipeline.contract.timestamps import parse_time
+from pipeline.visible import visible
 
 _SHOWN = 80
 _NOT_FINITE = {"nan", "inf", "infinity"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 # Written so that no text, however long, can make it go back: cells come from strangers.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
-_ISO_TIME = re.compile(
-    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?", re.ASCII
-)
+_WHOLE = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
 # Day or month first with a two- or four-digit year, or a date as a spreadsheet's day number.
 _SPREADSHEET_DATE = re.compile(
     r"\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d{2})(?:,?\s+\d{1,2}[:.]\d\d.*)?|\d{5}(?:[.,]\d+)?"
 )
+# What spreadsheets make of 5.10, 12.5.17 or 5.83: the beginnings of months in some languages.
+_MONTHS = (
+    "jan|feb|fév|mar|mär|mrz|apr|avr|abr|may|mai|mag|jun|jui|giu|jul|lug|aug|aoû|ago|sep|set|oct|okt"
+    "|ott|out|nov|dec|dez|déc|dic|ene|gen|яну|фев|мар|апр|май|юни|юли|авг|сеп|окт|ное|дек"
+)
+_DATE_AS_VALUE = re.compile(
+    rf"\d{{1,2}}[./-]\d{{1,2}}[./-](\d{{4}}|\d{{2}})( .{{0,20}})?|\d{{4}}-\d\d-\d\d([T ].{{0,20}})?"
+    rf"|\d{{1,2}}[. /-]{{1,2}}({_MONTHS})\w{{0,9}}\.?([ -]\d{{2,4}})?"
+    rf"|({_MONTHS})\w{{0,9}}\.?[ -]\d{{1,4}}",
+    re.IGNORECASE,
+)
 
 
 class Explainer:
-    """Explains the failing cells of one model's rows; equal cells are explained once."""
+    """Explains the failing cells of one model's rows."""
 
     def __init__(self, contract: Contract, model: Model, now: datetime) -> None:
         self._contract = contract
         self._model = model
         self._window = time_window(now.astimezone(UTC))
-        self._told: dict[tuple[str, str | None], Reason] = {}
+        self._accepted: dict[str, str] = {}
 
     def explain(self, column: str, text: str | None) -> Reason:
         """Return the reason why a cell failed.
@@ -45,22 +57,19 @@ class Explainer:
             column: the file's column, or `lat,lon` for the place as a whole.
             text: what the cell holds; None when it is empty.
         """
-        key = (column, text)
-        if key not in self._told:
-            # Distinct texts are few; a file of nothing but distinct garbage must not fill memory.
-            if len(self._told) > 100_000:
-                self._told.clear()
-            self._told[key] = self._work_out(column, text)
-        return self._told[key]
+        reason = self._work_out(column, text)
+        message = visible(reason.message)
+        return reason if message == reason.message else replace(reason, message=message)
 
     def _work_out(self, column: str, text: str | None) -> Reason:
         if column == "lat,lon":
             message = "the coordinates are 0,0, in the Atlantic: this place was never set"
             return Reason("null_island", message, column, "0,0", "the sensor's place")
-        shown = _shortened(text)
-        expected = self._expected(column)
+        shown = shortened(text)
+        expected = self._accepted.get(column) or self._expected(column)
+        self._accepted[column] = expected  # one text for all of them
         if text is None or not text.strip():
-            return Reason("null", f"{column} is empty", column, shown, expected)
+            return Reason("null", f"{column} is empty{self._hint(column)}", column, shown, expected)
         value = text.strip()
         if column == "timestamp":
             return self._time(value, shown, expected)
@@ -81,6 +90,13 @@ class Explainer:
         low, high = quantity.file_range
         return f"{_plain(low)} to {_plain(high)} {quantity.file_unit}"
 
+    def _hint(self, column: str) -> str:
+        """Return how a row could be accepted without one of several readings."""
+        core = self._model.core
+        if column not in core or len(core) < 2 or self._model.name in self._contract.partial:
+            return ""
+        return ", and no reading may be (setting contract.partial)"
+
     def _quantity(self, column: str) -> Quantity:
         return self._contract.quantities[self._model.columns[column]]
 
@@ -92,17 +108,15 @@ class Explainer:
                 "the original looks like 2017-07-31T00:02:09"
             )
             return Reason("spreadsheet_date", message, column, shown, expected)
-        # Python reads more than is accepted here: 20170701T000209, 2017-W26-6, …
-        if not _ISO_TIME.fullmatch(value):
-            message = f"timestamp '{shown}' is not a time"
-            return Reason("timestamp", message, column, shown, expected)
         try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
+            time = parse_time(value)
+        except (ValueError, OverflowError):
             message = f"timestamp '{shown}' does not exist"
             return Reason("timestamp", message, column, shown, expected)
+        if time is None:
+            message = f"timestamp '{shown}' is not a time"
+            return Reason("timestamp", message, column, shown, expected)
         earliest, latest = self._window
-        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
         if time < earliest:
             message = f"timestamp {shown} is before {earliest:%Y-%m-%d}: the clock was not set"
         elif time > latest:
@@ -116,8 +130,15 @@ class Explainer:
         if value.lstrip("+-").lower() in _NOT_FINITE:
             message = f"{column} is '{shown}', which is not a number"
             return Reason("not_finite", message, column, shown, expected)
+        if _DATE_AS_VALUE.fullmatch(value):
+            message = (
+                f"{column} '{shown}' was made a date by a spreadsheet; the number it was is in the "
+                "original file"
+            )
+            return Reason("spreadsheet_date", message, column, shown, expected)
         if _DECIMAL_COMMA.fullmatch(value):
-            message = f"{column} '{shown}' has a decimal comma; write {value.replace(',', '.')}"
+            mended = shortened(value.replace(",", "."))
+            message = f"{column} '{shown}' has a decimal comma; write {mended}"
             return Reason("decimal_comma", message, column, shown, expected)
         # Python reads more than is accepted here: 1_000, digits of other scripts, …
         if not _NUMBER.fullmatch(value):
@@ -187,5 +208,10 @@ def _plain(number: float) -> str:
     return text.replace("-", "−") if math.copysign(1, number) < 0 and text != "-0" else text
 
 
-def _shortened(text: str | None) -> str | None:
+@overload
+def shortened(text: str) -> str: ...
+@overload
+def shortened(text: None) -> None: ...
+def shortened(text: str | None) -> str | None:
+    """Return as much of a cell's text as a reason shows."""
     return text if text is None or len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

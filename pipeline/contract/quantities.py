@@ -74,8 +74,8 @@ QUANTITIES: tuple[Quantity, ...] = (
         unit="µg/m³",
         table="raw_particulate",
         accept=(0.0, 1999.9),
-        typical=(0.0, 999.9),
-        source=f"{_SDS011}: 999.9 is its ceiling, 1999.9 is saturation",
+        typical=(0.0, 999.89),  # at 999.9 it is saturated
+        source=f"{_SDS011}: 999.9 is saturation",
         file_unit="µg/m³",
         sentinels=(-1.0, *MISSING_CODES),
     ),

@@ -29,7 +29,10 @@ ROW_RULES: dict[str, str] = {
     "quote": "a quotation mark is out of place, so the fields cannot be told apart",
     "nul_byte": "the line contains a NUL byte",
     "encoding": "the line is not valid UTF-8",
-    "repeated_header": "the line is a header in the middle of the file",
+    "repeated_header": "the line is a header where a reading is due",
+    "unknown_section": "the line is, or is below, a header in the middle of the file that is not "
+    "understood",
+    "not_stored": "the row is a kind of measurement that is not stored here",
     "conflict": "another row has the same sensor and time, but other values",
 }
 
@@ -39,12 +42,22 @@ FILE_RULES: dict[str, str] = {
     "utf16": "the file is UTF-16, where UTF-8 is due",
     "unknown_header": "the header is not that of any known sensor model",
     "not_stored": "the file carries a kind of measurement that is not stored here",
+    "too_many_headers": "the header changes more often than in files that were joined",
     "corrupt_gzip": "the compressed file is damaged or cut short",
-    "too_large": "the compressed file inflates beyond the configured limit",
+    "too_large": "the compressed file inflates beyond what a file of its size may",
     "line_too_long": "a line is longer than the configured limit",
-    "database": "the database refused the file's rows for good",
+    "mostly_malformed": "most rows cannot be split, or have neither a sensor nor a time",
+    "too_many_rejected": "more rows are rejected than one file may leave in quarantine",
+    "over_budget": "the file takes more processor time or memory than a file of its size may",
+    "database": "the database cannot hold a value of the file",
 }
 
+# Refusals that a setting may undo.
+LIMIT_RULES = frozenset(
+    {"too_large", "line_too_long", "mostly_malformed", "too_many_rejected", "over_budget"}
+)
+# Such a file is read anew when it comes again: a setting, or the database, may be another by then.
+RETRIED_RULES = LIMIT_RULES | {"database"}
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 

@@ -8,6 +8,7 @@ no range accepts). Ids cannot be null in NumPy, so there −1 stands for empty a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -25,6 +26,7 @@ UNREADABLE_ID = -2
 RANGE = "range"
 SENTINEL = "sentinel"
 NULL_ISLAND = "null_island"
+NO_READING = "no_reading"
 
 
 def time_window(now: datetime) -> tuple[datetime, datetime]:
@@ -51,7 +53,7 @@ def reading_schema(contract: Contract, model: Model, now: datetime) -> pa.DataFr
 
 
 def failing_cells(
-    schema: pa.DataFrameSchema, frame: pd.DataFrame
+    schema: pa.DataFrameSchema, frame: pd.DataFrame, core: Sequence[str] = ()
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Ask every check of a schema for the rows that fail it.
 
@@ -61,6 +63,7 @@ def failing_cells(
     Args:
         schema: from `reading_schema`.
         frame: what to judge, its rows numbered from 0.
+        core: the columns of which one at least may not be empty, where the schema asks for that.
 
     Returns:
         Column → positions of the rows that fail there; `lat,lon` is the place as a whole.
@@ -70,7 +73,13 @@ def failing_cells(
         for name, column in schema.columns.items()
     }
     for check in schema.checks:
-        failing["lat,lon"] = _failed(check, frame)
+        rows = _failed(check, frame)
+        if check.name == NULL_ISLAND:
+            failing["lat,lon"] = rows
+        elif len(rows):
+            # An empty cell fails no check of its own, so it is noted here, in each of them.
+            for name in core:
+                failing[name] = np.union1d(failing[name], rows)
     return {name: rows for name, rows in failing.items() if len(rows)}
 
 
@@ -124,6 +133,9 @@ def _schema(_version: str, key: _Key, now: datetime) -> pa.DataFrameSchema:
             "datetime64[us]", pa.Check.in_range(earliest, latest, name=RANGE), nullable=False
         ),
     }
+    core = list(key.model.core)
+    partial = key.model.name in key.contract.partial
+    some = pa.Check(lambda frame: ~frame[core].isna().all(axis=1), name=NO_READING)
     for name, target in key.model.columns.items():
         low, high = key.contract.quantities[target].file_range
         checks = [pa.Check.in_range(low, high, name=RANGE)]
@@ -131,6 +143,7 @@ def _schema(_version: str, key: _Key, now: datetime) -> pa.DataFrameSchema:
         codes = [c for c in key.contract.sentinels_of(key.model, name) if low <= c <= high]
         if codes:
             checks.append(pa.Check.notin(codes, name=SENTINEL))
-        columns[name] = pa.Column("float64", checks, nullable=False)
+        nullable = partial or name in key.model.optional
+        columns[name] = pa.Column("float64", checks, nullable=nullable)
     nowhere = pa.Check(lambda frame: ~((frame["lat"] == 0) & (frame["lon"] == 0)), name=NULL_ISLAND)
-    return pa.DataFrameSchema(columns, checks=[nowhere], strict=False)
+    return pa.DataFrameSchema(columns, checks=[nowhere, *([some] if partial else [])], strict=False)

@@ -13,8 +13,8 @@ from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.errors import FileRefused
 from pipeline.rework import sheets, sources
-from pipeline.rework.edits import Problem
 from pipeline.rework.patience import patiently
+from pipeline.rework.sheet import Problem
 from pipeline.store.load import Store
 from pipeline.store.rework import Entry, Workbench, repairing
 
@@ -58,11 +58,11 @@ def rows(
                 note=note,
             )
         try:
-            header = sources.header_of(settings, entry, contract)
+            headers = sources.headers_of(settings, entry, contract)
         except FileRefused as refusal:
             message = f"its sheet in quarantine/ still shows the discarded rows: {refusal.message}"
             return discarded, [Problem(entry.name, None, None, message, harmless=True)]
-        return discarded, sheets.rewrite(settings, bench, entry, header)
+        return discarded, sheets.rewrite(settings, bench, entry, headers)
 
 
 def refused(settings: Settings, store: Store, entry: Entry, *, by: str, note: str) -> bool:

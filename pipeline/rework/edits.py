@@ -7,6 +7,9 @@ written counts as edited: all others are taken as they stood in their file, byte
 that lacks nothing but empty cells at its end looks whole in a spreadsheet: it counts as edited
 when its reasons were cleared.
 
+A row that stands there exactly as it was written is passed over without being taken apart, so that
+a million untouched rows cost little. What was edited is held as columns.
+
 What cannot be understood is a `Problem` that names row and column and says what to do. Nothing is
 guessed, and whatever is not taken stays where it is.
 """
@@ -14,335 +17,264 @@ guessed, and whatever is not taken stays where it is.
 from __future__ import annotations
 
 import csv
-import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
 
 from pipeline.contract.header import Header
-from pipeline.errors import DiskTrouble, FileChanged
-from pipeline.steps.quarantine import LEADING, fields, written
-from pipeline.steps.read import opened
-from pipeline.steps.split import wanted_columns
-from pipeline.store.rework import Entry, QuarantinedRow
+from pipeline.records import Ints
+from pipeline.rework.changes import NONE, Changes, Edits
+from pipeline.rework.columns import Columns, cell, trimmed
+from pipeline.rework.headers import Headers
+from pipeline.rework.layout import Layout
+from pipeline.rework.lines import Record
+from pipeline.rework.sheet import (
+    FILE_ID,
+    Piece,
+    Problem,
+    Sheet,
+    is_header,
+)
+from pipeline.spreadsheet import restored
+from pipeline.steps.quarantine import LEADING, fields, own_names, written
+from pipeline.store.rejected import RejectedRow, RejectedRows
+from pipeline.store.rework import Entry
 
-DELIMITERS = (";", ",", "\t")
-FILE_ID, FILE, EXTRA = "file_id", "file", "extra_"
-_CHUNK = 5_000
+_CHUNK = 20_000
+_MISSES = 3  # blocks that are not as they were written, before no more are expected to be
+_MOST_PROBLEMS = 1_000  # told one by one
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong with a sheet, and what to do.
+class Stored(Protocol):
+    """Who knows the rows of a file: a `Workbench`."""
 
-    Attributes:
-        sheet: its name.
-        row: the row as a spreadsheet counts them, the header being 1; None for the sheet itself.
-        column: the column's name, or None.
-        message: the sentence.
-        harmless: whether all rows were taken all the same.
-    """
+    def open_rows(self, file_id: int, *, messages: bool) -> Generator[RejectedRows]:
+        """Yield all open rows of a file, in its order, some thousands at a time."""
 
-    sheet: str
-    row: int | None
-    column: str | None
-    message: str
-    harmless: bool = False
-
-    def __str__(self) -> str:
-        """Return where, and what."""
-        where = [self.sheet]
-        where += [f"row {self.row:,}"] if self.row is not None else []
-        where += [f"column '{self.column}'"] if self.column is not None else []
-        return f"{', '.join(where)}: {self.message}"
+    def rows_at(self, file_id: int, lines: Sequence[int]) -> RejectedRows:
+        """Return the rows of a file at some of its lines, whatever became of them."""
 
 
-class Unreadable(Exception):  # a finding, not an error: the sheet is left alone
-    """A sheet of which no row can be taken."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(str(problem))
-        self.problem = problem
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A row of a sheet that differs from what was written there.
-
-    Attributes:
-        row: where it stands in the sheet; the header is row 1.
-        fields: the file's own columns, as the person left them.
-        text: the line they make.
-    """
-
-    row: int
-    fields: tuple[str, ...]
-    text: bytes
-
-
-@dataclass(slots=True)
-class Edits:
-    """What a sheet says about the rows of one file.
-
-    Attributes:
-        changed: line number → its edit.
-        present: the line numbers that the sheet has, edited or not.
-        problems: what is wrong.
-        surplus: whether it holds something that is written down nowhere else.
-    """
-
-    changed: dict[int, Edit] = field(default_factory=dict)
-    present: set[int] = field(default_factory=set)
-    problems: list[Problem] = field(default_factory=list)
-    surplus: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A sheet, decoded.
-
-    Attributes:
-        name: what to call it.
-        names: its header.
-        text: its text.
-        delimiter: what separates its cells.
-        skipped: how many lines stand before the header.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    text: str
-    delimiter: str
-    skipped: int
-
-    def at(self, name: str) -> int | None:
-        """Return the position of a column, whatever its case."""
-        wanted = name.casefold()
-        return next((i for i, n in enumerate(self.names) if n.casefold() == wanted), None)
-
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the number and the cells of every row below the header; blank ones are passed."""
-        lines = io.StringIO(self.text, newline="")
-        for number, cells in enumerate(csv.reader(lines, delimiter=self.delimiter), start=1):
-            if number > self.skipped + 1 and any(cells):
-                yield number, cells
-
-    def files(self) -> set[int]:
-        """Return the numbers of the files that an exported sheet has rows of."""
-        at = self.at(FILE_ID)
-        if at is None:
-            return set()
-        return {
-            int(cells[at])
-            for _, cells in self.rows()
-            if len(cells) > at and cells[at].strip().isdecimal()
-        }
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return the bytes of a sheet.
-
-    Raises:
-        DiskTrouble: it cannot be read.
-    """
-    try:
-        with opened(path) as file:
-            return file.readall() if isinstance(file, io.RawIOBase) else file.read()
-    except FileChanged as error:
-        raise DiskTrouble(str(error)) from error
-
-
-def decode(name: str, raw: bytes) -> Sheet:
-    """Read a sheet's header.
-
-    Raises:
-        Unreadable: it is not one of ours, or its text cannot be read.
-    """
-    save = "save it as 'CSV UTF-8'; nothing of it was taken"
-    if raw.startswith(b"PK\x03\x04"):
-        raise Unreadable(Problem(name, None, None, f"this is a workbook, not a CSV file: {save}"))
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise Unreadable(Problem(name, None, None, f"this is UTF-16 text: {save}"))
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = raw.count(b"\n", 0, error.start) + 1
-        found = f"byte 0x{raw[error.start]:02X} is not UTF-8: {save}"
-        raise Unreadable(Problem(name, row, None, found)) from None
-    lines = text.split("\n", 2)
-    skipped = int(lines[0].casefold().startswith("sep="))  # how Excel notes the separator
-    first = lines[min(skipped, len(lines) - 1)].rstrip("\r")
-    delimiter = max(DELIMITERS, key=first.count)
-    names = next(csv.reader([first], delimiter=delimiter), [])
-    sheet = Sheet(name, tuple(n.strip() for n in names), text, delimiter, skipped)
-    if sheet.at(LEADING[0]) is None:
-        message = (
-            f"the column '{LEADING[0]}' is missing: without it nobody can tell which row is which; "
-            "put it back, or export the rows again. Nothing was taken"
-        )
-        raise Unreadable(Problem(name, 1, LEADING[0], message))
-    return sheet
-
-
-def edits(
-    sheet: Sheet,
-    entry: Entry,
-    header: Header,
-    stored: Callable[[Sequence[int]], Sequence[QuarantinedRow]],
-) -> Edits:
+def edits(sheet: Sheet, entry: Entry, headers: Headers, rows: Stored) -> Edits:
     """Compare a sheet with the rows of a file as they were rejected.
 
     Args:
         sheet: what a person has left.
         entry: the file.
-        header: what names its columns.
-        stored: looks up the file's rows by their line numbers.
+        headers: what names its columns.
+        rows: the file's rows.
 
     Raises:
         Unreadable: columns that decide are missing.
+        DiskTrouble: the sheet cannot be read any more.
     """
-    reading = _Reading(sheet, entry, header)
-    rows = iter(reading.own_rows())
-    while chunk := list(islice(rows, _CHUNK)):
-        known = {row.line_no: row for row in stored([number for number, _, _ in chunk])}
-        for number, at, cells in chunk:
-            reading.take(known.get(number), number, at, cells)
+    reading = _Reading(sheet, entry, headers)
+    misses = 0 if reading.layout else _MISSES
+    with closing(rows.open_rows(entry.file_id, messages=True)) as waiting:
+        for piece in sheet.pieces(entry.file_id):
+            rest: Piece | None = piece
+            while rest is not None:
+                # Most of a sheet stands there as it was written, in the order of its lines.
+                block = next(waiting, None) if misses < _MISSES else None
+                if block is not None and (after := reading.untouched(rest, block)):
+                    rest, misses = after, 0
+                    continue
+                misses += 1
+                chunk, rest = reading.rows(rest, _CHUNK if block is None else len(block))
+                if chunk:
+                    numbers = [row.number for row in chunk]
+                    reading.take(chunk, rows.rows_at(entry.file_id, numbers))
     return reading.finish()
 
 
+@dataclass(slots=True)
+class _Row:
+    """A row of the sheet: its line number, and its cells where they were needed already."""
+
+    number: int
+    row: int
+    text: str
+    cells: list[str] | None
+
+
+def _likeness(head: Sequence[str], names: Sequence[str]) -> tuple[int, bool]:
+    """Return how many of the names a sheet's header has, and whether they are all it has."""
+    lower = [restored(name).strip().casefold() for name in head]
+    named = [name for name in lower if name][len(LEADING) :]
+    return sum(name in lower for name in names), named == [
+        name for name in names if not name.startswith("unnamed_")
+    ]
+
+
 class _Reading:
-    def __init__(self, sheet: Sheet, entry: Entry, header: Header) -> None:
+    def __init__(self, sheet: Sheet, entry: Entry, headers: Headers) -> None:
         self._sheet = sheet
         self._entry = entry
-        self._header = header
+        self._headers = headers
+        one = not headers.starts
+        self.layout = Layout.of_sheet(sheet, entry, headers.first) if one else None
+        self._file_at, self._line_at = sheet.at(FILE_ID), sheet.at(LEADING[0])
         self._found = Edits()
-        self._seen: dict[int, int] = {}
-        self._twice: set[int] = set()
+        self._more_problems = 0
+        self._numbers: list[Ints] = []
+        self._rows: list[Ints] = []
+        self._present: list[Ints] = []
+        self._changed: list[Changes] = []
         self._commas = 0
-        own = fields(header, header.line.encode())
-        self._own = [name.strip() for name in own]
-        self._names = list(header.names[len(header.names) - len(own) :])
-        self._at = self._columns()
-        ours = {*LEADING, FILE_ID, FILE}
-        mapped = {at for at in self._at if at is not None}
-        self._extras = []
-        self._foreign = []
-        exported = sheet.at(FILE_ID) is not None
-        for at, name in enumerate(sheet.names):
-            if at in mapped or name.casefold() in ours:
-                continue
-            if not name or name.casefold().startswith(EXTRA):
-                self._extras.append(at)
-            elif not exported:  # there, other files' columns stand beside
-                self._foreign.append(at)
+        self._heads = [sheet.names] if one else sheet.headers()
+        self._columns: dict[str, Columns] = {}
+        if one:  # of several headers, only those with rows are needed
+            self._columns_of(headers.first)
 
-    def _columns(self) -> list[int | None]:
-        """Return for each of the file's columns where it is in the sheet."""
-        free = [at for at, name in enumerate(self._sheet.names) if not name]
-        found: list[int | None] = []
-        for own, name in zip(self._own, self._names, strict=True):
-            at = self._sheet.at(own) if own else None
-            at = self._sheet.at(name) if at is None else at
-            if at is None and not own and free and free[0] < len(self._own) + len(LEADING):
-                at = free.pop(0)
-            found.append(at)
-        wanted = set(wanted_columns(self._header))
-        gone = [n for n, at in zip(self._names, found, strict=True) if at is None and n in wanted]
-        if gone:
-            columns = ", ".join(f"'{name}'" for name in gone)
-            message = (
-                f"the {'column' if len(gone) == 1 else 'columns'} {columns} of {self._entry.name} "
-                f"{'is' if len(gone) == 1 else 'are'} missing: put back what was there, or export "
-                "the rows again. Nothing was taken"
+    def _columns_of(self, header: Header) -> Columns:
+        if header.line not in self._columns:
+            names = [name.casefold() for name in own_names(header)]
+            best = max(self._heads, key=lambda head: _likeness(head, names))
+            width = len(LEADING) + len(names)
+            if len(self._heads) > 1 and not any(best[width:]):
+                best = best[:width]  # a spreadsheet fills up all rows to the widest
+            sheet = replace(self._sheet, names=best)
+            self._columns[header.line] = Columns(sheet, self._entry, header)
+        return self._columns[header.line]
+
+    def untouched(self, piece: Piece, block: RejectedRows) -> Piece | None:
+        """Take open rows if a piece begins with just these; return what comes after them."""
+        if self.layout is None:
+            return None
+        text = self.layout.written(block).encode()
+        if not self._sheet.beginning(piece, text):
+            return None
+        after = piece.start + len(text)
+        if piece.end is not None and after > piece.end:
+            return None
+        lines = block.line_no
+        self._numbers.append(lines)
+        self._rows.append(np.arange(piece.row, piece.row + len(lines)))
+        self._present.append(lines)
+        return Piece(after, piece.end, piece.row + len(lines))
+
+    def rows(self, piece: Piece, size: int) -> tuple[list[_Row], Piece | None]:
+        """Return the first rows of a piece whose line number can be read, and the rest of it."""
+        found: list[_Row] = []
+        for record, rest in self._sheet.records(piece):
+            if len(found) == size:
+                return found, rest
+            if row := self._own_row(record):
+                found.append(row)
+        return found, None
+
+    def _own_row(self, record: Record) -> _Row | None:
+        """Return a row of this file if its line number can be read."""
+        layout = self.layout
+        if layout and (number := layout.number_in(record.text)) is not None:
+            # Cells of a row that goes on below are not to be had later.
+            quoted = record.cells() if '"' in record.text else None
+            return _Row(number, record.row, record.text, quoted)
+        cells = record.cells()
+        file_at, own = self._file_at, str(self._entry.file_id)
+        if not any(cells) or (file_at is not None and cell(cells, file_at).strip() != own):
+            return None
+        text = cell(cells, self._line_at).strip()
+        if is_header(text):
+            return None
+        if not text.isdecimal() or len(text) > 18:
+            self._problem(
+                record.row,
+                LEADING[0],
+                f"'{text[:40]}' is not a line number: put back the one that stood there; "
+                "the row was not taken",
             )
-            raise Unreadable(Problem(self._sheet.name, 1, gone[0], message))
-        return found
+            return None
+        return _Row(int(text), record.row, record.text, cells)
 
-    def own_rows(self) -> Iterator[tuple[int, int, list[str]]]:
-        """Yield line number, row number and cells of the rows of this file."""
-        file_at, line_at = self._sheet.at(FILE_ID), self._sheet.at(LEADING[0])
-        for row, cells in self._sheet.rows():
-            if file_at is not None and _cell(cells, file_at).strip() != str(self._entry.file_id):
+    def take(self, chunk: Sequence[_Row], stored: RejectedRows) -> None:
+        """Note what some rows of the sheet say."""
+        self._numbers.append(np.array([row.number for row in chunk], np.int64))
+        self._rows.append(np.array([row.row for row in chunk], np.int64))
+        places = {number: at for at, number in enumerate(stored.line_no.tolist())}
+        layout = self.layout
+        shown = layout.texts(stored)[0] if layout else []
+        states = stored.state
+        present: list[int] = []
+        changed: list[tuple[int, int, bytes]] = []
+        for row in chunk:
+            at = places.get(row.number)
+            if at is not None and layout and layout.untouched(row.text, row.number, shown[at]):
+                if states[at] == "open":
+                    present.append(row.number)
                 continue
-            number = _cell(cells, line_at).strip()
-            if not number.isdecimal() or len(number) > 18:
-                self._problem(
-                    row,
-                    LEADING[0],
-                    f"'{number[:40]}' is not a line number: put back the one that stood there; "
-                    "the row was not taken",
+            text = self._edited(row, None if at is None else stored.rows[at])
+            if text is not None:
+                present.append(row.number)
+                if text:
+                    changed.append((row.number, row.row, text))
+        self._present.append(np.array(present, np.int64))
+        if changed:
+            lines, rows, texts = zip(*changed, strict=True)
+            self._changed.append(
+                Changes(
+                    np.array(lines, np.int64),
+                    np.array(rows, np.int64),
+                    pa.array(texts, pa.binary()),
                 )
-                continue
-            if (first := self._seen.setdefault(int(number), row)) != row:
-                self._problem(
-                    row,
-                    LEADING[0],
-                    f"line {int(number):,} stands in row {first:,} already: take one of the two "
-                    "out; neither was taken",
-                )
-                self._twice.add(int(number))
-                self._found.changed.pop(int(number), None)
-                self._found.present.discard(int(number))
-                continue
-            yield int(number), row, cells
+            )
 
-    def take(self, row: QuarantinedRow | None, number: int, at: int, cells: list[str]) -> None:
-        """Note what a row of the sheet says."""
-        if number in self._twice:
-            return
-        if row is None:
+    def _edited(self, row: _Row, stored: RejectedRow | None) -> bytes | None:
+        """Return the line that a row makes; empty: it is as it was; None: it is not taken."""
+        number, at = row.number, row.row
+        if stored is None:
             self._problem(
                 at,
                 LEADING[0],
                 f"line {number:,} of {self._entry.name} was never rejected: put back the number "
                 "that stood there; the row was not taken",
             )
-            return
-        width = len(self._names)
-        before = fields(self._header, row.present)
-        shown = before[:width] + [""] * (width - len(before))
-        own = [
-            shown[i] if place is None else _cell(cells, place) for i, place in enumerate(self._at)
-        ]
-        known = {place for place in self._at if place is not None}
-        beyond = range(len(self._sheet.names), len(cells))
-        extra = _trimmed([_cell(cells, i) for i in [*self._extras, *beyond] if i not in known])
-        for place in self._foreign:
-            if _cell(cells, place):
-                self._found.surplus = True
-        same = _trimmed(own + extra) == _trimmed(shown + before[width:])
-        if same and not (self._cleared(cells) and len(before) < width):
-            if row.state == "open":
-                self._found.present.add(number)
-            return
-        text = self._line(row, own, extra)
-        if row.state != "open":
+            return None
+        cells = row.text.split(self._sheet.delimiter) if row.cells is None else row.cells
+        header = self._headers.at(number)
+        columns = self._columns_of(header)
+        before = fields(header, stored.present)
+        row_is = columns.row(cells, before)
+        own, extra = row_is.own, row_is.extra
+        if row_is.foreign:
+            self._found.surplus = True
+        if row_is.same and not (row_is.cleared and len(before) < len(columns.names)):
+            return b"" if stored.state == "open" else None
+        text = self._line(stored, own, extra)
+        if stored.state != "open":
             # As it stood once, or as it came back: the sheet is only older than the decision.
-            untouched = _trimmed(own + extra) == _trimmed(fields(self._header, row.exact))
-            if not untouched and text != row.present:
-                self._told_settled(row, at)
-            return
-        for name, cell in zip([*self._names, *[""] * len(extra)], own + extra, strict=True):
-            if "\n" in cell or "\r" in cell:
-                self._problem(
-                    at,
-                    name or None,
-                    "the cell holds a line break, most often after a quotation mark that is not "
-                    "closed: take it out; the row was not taken",
-                )
-                return
-        self._found.present.add(number)
-        self._found.changed[number] = Edit(at, (*own, *extra), text)
-        self._commas += sum(bool(_DECIMAL_COMMA.fullmatch(cell)) for cell in own) > 1
+            untouched = trimmed(own + extra) == trimmed(fields(header, stored.exact))
+            if not untouched and text != stored.present:
+                self._say_settled(stored, at)
+            return None
+        if b"\n" in text or b"\r" in text:
+            for name, value in zip([*columns.names, *[""] * len(extra)], own + extra, strict=True):
+                if "\n" in value or "\r" in value:
+                    self._problem(
+                        at,
+                        name or None,
+                        "the cell holds a line break, most often after a quotation mark that is "
+                        "not closed: take it out; the row was not taken",
+                    )
+                    return None
+        if b"," in text:
+            self._commas += sum(bool(_DECIMAL_COMMA.fullmatch(cell)) for cell in own) > 1
+        return text
 
     def finish(self) -> Edits:
         """Return what was found, with what holds for the sheet as a whole."""
         found = self._found
-        if self._foreign:
-            names = ", ".join(f"'{self._sheet.names[at]}'" for at in self._foreign)
+        found.present = _sorted(self._present)
+        found.changed = Changes.of(self._changed)
+        self._drop_repeated()
+        if foreign := [name for each in self._columns.values() for name in each.foreign_names]:
+            names = ", ".join(f"'{name}'" for name in dict.fromkeys(foreign))
             message = f"not a column of {self._entry.name}: {names}; ignored"
             found.problems.append(Problem(self._sheet.name, 1, None, message, harmless=True))
         if self._commas > 1 and self._commas * 2 > len(found.changed):
@@ -353,23 +285,50 @@ class _Reading:
             )
             found.problems.append(Problem(self._sheet.name, None, None, message))
         found.problems.sort(key=lambda problem: problem.row or 0)
+        if self._more_problems:
+            message = f"{self._more_problems:,} more rows were not taken, for reasons like these"
+            found.problems.append(Problem(self._sheet.name, None, None, message))
         return found
 
-    def _cleared(self, cells: list[str]) -> bool:
-        """Whether somebody has taken the reasons of a row away: it is right as it stands here."""
-        at = self._sheet.at(LEADING[1])
-        return at is not None and not _cell(cells, at).strip()
+    def _drop_repeated(self) -> None:
+        """Take none of the rows that name the same line, and say so of the later ones."""
+        if not self._numbers:
+            return
+        lines, rows = np.concatenate(self._numbers), np.concatenate(self._rows)
+        order = np.argsort(lines, kind="stable")
+        lines, rows = lines[order], rows[order]
+        later = np.flatnonzero(lines[1:] == lines[:-1]) + 1
+        if not len(later):
+            return
+        found = self._found
+        told = set(rows[later].tolist())
+        found.problems = [problem for problem in found.problems if problem.row not in told]
+        for at in later.tolist():
+            first = int(rows[np.searchsorted(lines, lines[at])])
+            self._problem(
+                int(rows[at]),
+                LEADING[0],
+                f"line {int(lines[at]):,} stands in row {first:,} already: take one of the two "
+                "out; neither was taken",
+            )
+        twice = lines[later]
+        found.present = found.present[~np.isin(found.present, twice)]
+        found.changed = found.changed.without(twice)
 
-    def _line(self, row: QuarantinedRow, own: list[str], extra: list[str]) -> bytes:
-        delimiter = self._header.delimiter
+    def _line(self, row: RejectedRow, own: list[str], extra: list[str]) -> bytes:
+        header = self._headers.at(row.line_no)
+        delimiter = header.delimiter
         leading: list[str] = []
-        if len(self._names) < len(self._header.names):
+        if len(own_names(header)) < len(header.names):
             # A quarantine file that was dropped as it was: our two columns are its own first ones.
-            first = next(csv.reader([row.line], delimiter=delimiter), [])
+            try:
+                first = next(csv.reader([row.line], delimiter=delimiter), [])
+            except csv.Error:
+                first = row.line.split(delimiter)
             leading = [*first, "", ""][: len(LEADING)]
         return written([*leading, *own, *extra], delimiter).removesuffix("\n").encode()
 
-    def _told_settled(self, row: QuarantinedRow, at: int) -> None:
+    def _say_settled(self, row: RejectedRow, at: int) -> None:
         if row.state == "repaired":
             told = f"line {row.line_no:,} was repaired already, in file {row.replay_file_id}"
         else:
@@ -377,21 +336,12 @@ class _Reading:
         self._problem(at, None, f"{told}; this edit of it was not taken")
 
     def _problem(self, row: int, column: str | None, message: str) -> None:
-        self._found.problems.append(Problem(self._sheet.name, row, column, message))
+        if len(self._found.problems) < _MOST_PROBLEMS:
+            self._found.problems.append(Problem(self._sheet.name, row, column, message))
+        else:
+            self._more_problems += 1
         self._found.surplus = True
 
 
-def rows_of(found: Mapping[int, Edit]) -> dict[int, tuple[str, ...]]:
-    """Return line number → its fields as the person left them."""
-    return {number: edit.fields for number, edit in found.items()}
-
-
-def _cell(cells: Sequence[str], at: int | None) -> str:
-    return cells[at] if at is not None and at < len(cells) else ""
-
-
-def _trimmed(cells: Sequence[str]) -> list[str]:
-    end = len(cells)
-    while end and not cells[end - 1]:
-        end -= 1
-    return list(cells[:end])
+def _sorted(parts: Sequence[Ints]) -> Ints:
+    return np.unique(np.concatenate(parts)) if parts else NONE

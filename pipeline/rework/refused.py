@@ -1,35 +1,41 @@
 """Refused: files that were unusable as a whole, tried again when that may help.
 
-It may when the contract has changed since, or when a person has repaired the file where it lies
-in quarantine/. It then goes through `data/` like any other file. What would be refused again
-stays where it is.
+It may when the contract has changed since, when a person has repaired the file where it lies in
+quarantine/, or when it was the database that refused it. It then goes through `data/` like any
+other file. What would be refused again stays where it is.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from pipeline import __version__
+from pipeline.budget import Bounds, Costs, nothing
+from pipeline.clock import Clock, Present
 from pipeline.config import Settings
 from pipeline.contract import Contract
+from pipeline.contract.rules import RETRIED_RULES
 from pipeline.drop import drop
 from pipeline.durable import sync_folder
-from pipeline.errors import FileRefused
+from pipeline.errors import FileChanged, FileRefused
 from pipeline.flow import Flow, Outcome
+from pipeline.reading import Reading
 from pipeline.records import Content
 from pipeline.rework import sheets
 from pipeline.rework.patience import patiently
 from pipeline.steps import quarantine as quarantining
-from pipeline.steps.read import Limits, blocks, content, opened
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
+from pipeline.steps.read import content, opened
 from pipeline.steps.watch import Found
+from pipeline.store.ledger import FileRow
 from pipeline.store.load import Store
 from pipeline.store.rework import Entry, repairing
+from pipeline.transaction import Batch
 
 State = Literal["loaded", "would load", "still refused", "not repaired", "gone", "left"]
 
@@ -74,26 +80,52 @@ def retry(
             return Retried(entry, "gone", f"its bytes are not in {settings.quarantine} any more")
         found = content(copies[0], settings.batch_bytes)
         changed = found.sha256 != entry.sha256
-        if not changed and entry.contract_version == contract.version:
+        # Of what a limit or the database refused nobody can say whether it still would be.
+        same = entry.contract_version == contract.version and entry.rule not in RETRIED_RULES
+        if not changed and same:
             message = f"{entry.reason}; repair {found.path}, or change the contract"
             return Retried(entry, "not repaired", message)
         try:
-            read, rejected = _judged(settings, contract, found)
+            present = Clock(settings.home, store.server_time).present()
+            read, rejected = _judged(settings, contract, found, present)
         except FileRefused as refusal:
             return Retried(entry, "still refused", refusal.message)
+        except FileChanged as change:
+            return Retried(entry, "left", str(change))
         if dry:
             return Retried(entry, "would load", "", None, read, read - rejected, 0, rejected)
         return _loaded(settings, store, contract, entry, found, reasons, by=by)
 
 
-def _judged(settings: Settings, contract: Contract, found: Content) -> tuple[int, int]:
-    """Return how many rows a file has, and how many break a rule."""
+def _judged(
+    settings: Settings, contract: Contract, found: Content, present: Present
+) -> tuple[int, int]:
+    """Return how many rows a file has, and how many break a rule; within its budget.
+
+    Raises:
+        FileRefused: it is still unusable as a whole, or costs more than it may.
+        FileChanged: it changed meanwhile, or whether its rows are in the future is unknown.
+        DiskTrouble: it can no longer be read.
+    """
     read = rejected = 0
-    for block in blocks(found, 0, contract, Limits.of(settings)):
-        rows = split(block)
-        _, broken = validate(rows, contract, datetime.now(UTC))
-        read += sum(rows.read.values())
-        rejected += len(rows.rejected) + len(broken)
+    name = quarantining.display_name(found.path)
+    row = FileRow(name, found.sha256, found.size, present.now, contract.version, __version__)
+    batch = Batch([found], rows=[row], present=present)
+    reading = Reading(settings, contract, nothing)
+    costs = Costs(Bounds.of(settings), [found.size], batch.refused)
+    reading.parse(batch, 0, settings.batch_bytes)
+    reading.judge_small(batch)
+    for trouble in (batch.refused.get(0), batch.left.get(0)):
+        if trouble is not None:
+            raise trouble
+    with closing(reading.judged(batch, [0], lambda: None)) as several:
+        for judged in (each for some in several for each in some):
+            read += sum(judged.rows.read.values())
+            rejected += len(judged.rejected)
+            for group in judged.groups:
+                costs.named(group.readings.frame)
+                costs.named(group.repeats.frame)
+            costs.rejected(judged.rows.read, judged.rejected, judged.text_bytes)
     return read, rejected
 
 
@@ -114,13 +146,22 @@ def _loaded(
             copy = drop(file, settings.data, _plain_name(found.path, entry), found.sha256)
         status = copy.stat()
         (outcome,) = flow.process(
-            [Found(copy, status.st_size, status.st_mtime_ns, datetime.now(UTC))]
+            [
+                Found(
+                    copy,
+                    status.st_size,
+                    status.st_mtime_ns,
+                    datetime.now(UTC),
+                    status.st_ctime_ns,
+                )
+            ]
         )
         # A running daemon may have taken it before us.
         known = flow.known([found.sha256]).get(found.sha256)
     if known is None or known.state == "refused":
         message = (outcome.message if outcome else None) or "it was refused again"
-        return Retried(entry, "left" if known is None else "still refused", message)
+        refused = known is not None or (outcome is not None and outcome.state == "refused")
+        return Retried(entry, "still refused" if refused else "left", message)
     if found.sha256 != entry.sha256:
         note = f"replaced by file {known.file_id}, a repaired one"
         patiently(settings, _settling(store, entry, by=by, note=note, child=known.file_id))

@@ -6,62 +6,51 @@ and the rows' new state, under the lock of all writers. So two replays at once, 
 killed, leave each row either open or brought back once. What still fails stays with its file.
 
 A dry run is the same transaction, rolled back: what it says is what would happen.
+
+Rows come from the database some thousands at a time, in the order of their lines, and are judged
+and loaded as a block, as a file's are. So memory does not grow with their number.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
 
 from pipeline import __version__, logs
+from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
 from pipeline.contract.explain import conflict
-from pipeline.contract.header import Header
 from pipeline.errors import FileRefused
-from pipeline.judge import judge
-from pipeline.records import Block, Ints, Readings, Rows
+from pipeline.judge import Group, Judged, judge
+from pipeline.records import Bools, Ints, Rejected
+from pipeline.rejects import Rejects, joined
 from pipeline.rework import sheets, sources
-from pipeline.rework.edits import Edit, Edits, Problem, Sheet, Unreadable, decode, edits, read_bytes
+from pipeline.rework.changes import Changes, Edits
+from pipeline.rework.edits import edits
+from pipeline.rework.headers import Headers, as_blocks, text_of_lines
+from pipeline.rework.outcomes import DUPLICATE, LOADED, Became, Judgement, Outcomes, Verdict
 from pipeline.rework.patience import patiently
+from pipeline.rework.sheet import Problem, Sheet, Unreadable, decode
 from pipeline.steps import aggregate
+from pipeline.steps.aggregate import Summary
 from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow
-from pipeline.store.load import Load, Store, Stored
-from pipeline.store.rework import Entry, QuarantinedRow, Repair, Workbench
+from pipeline.store.load import Landed, Load, Store, Stored
+from pipeline.store.rejected import RejectedRows
+from pipeline.store.rework import Entry, Repair, Workbench
 
-Became = Literal["loaded", "duplicate", "failing"]
-_CHUNK = 20_000
 _FEW = 1_000
+_DETAILED = 10_000  # rows: of more, only those that fail are told one by one
+_TAB = pa.scalar(b"\t", pa.binary())
 
 log = logs.get("rework")
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a row, or would.
-
-    Attributes:
-        line_no: its line in its file.
-        became: `loaded`; `duplicate` (stored already, with equal values); `failing` (stays open).
-        edited: whether a person has changed it.
-        row: where it stands in the sheet, if edited.
-        line: the line as it was judged, readable.
-        reasons: why it fails.
-    """
-
-    line_no: int
-    became: Became
-    edited: bool
-    row: int | None
-    line: str
-    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(slots=True)
@@ -71,23 +60,29 @@ class Replayed:
     Attributes:
         entry: the file.
         file_id: the replay's own number; None when nothing came back, or in a dry run.
-        verdicts: what became of each row that was judged, in the file's order.
+        outcomes: what became of each row that was judged, in the file's order.
         problems: what is wrong with the sheet.
     """
 
     entry: Entry
     file_id: int | None = None
-    verdicts: list[Verdict] = field(default_factory=list)
+    outcomes: Outcomes = field(default_factory=Outcomes)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What is known of each row; of more than a few thousand, of those that fail."""
+        return list(self.outcomes.verdicts())
 
     def lines(self, became: Became) -> list[int]:
         """Return the line numbers of the rows that became this."""
-        return [verdict.line_no for verdict in self.verdicts if verdict.became == became]
+        numbers: list[int] = self.outcomes.lines(became).tolist()
+        return numbers
 
     @property
     def wrong(self) -> bool:
         """Whether something that a person has edited was not taken."""
-        failing = any(v.edited and v.became == "failing" for v in self.verdicts)
+        failing = self.outcomes.edited_failing > 0
         return failing or any(not problem.harmless for problem in self.problems)
 
 
@@ -130,8 +125,8 @@ class Replay:
         with sheets.at_work(self._settings):
             done = Replayed(entry)
             try:
-                header = sources.header_of(self._settings, entry, self._contract)
-                found, whole = self._edits(entry, header, sheet)
+                headers = sources.headers_of(self._settings, entry, self._contract)
+                found, whole, own = self._edits(entry, headers, sheet)
             except FileRefused as refusal:
                 message = f"its rows cannot be judged: {refusal.message}"
                 done.problems.append(Problem(entry.name, None, None, message))
@@ -140,8 +135,8 @@ class Replay:
                 done.problems.append(unreadable.problem)
                 return done
             done.problems += found.problems
-            attempt = _Attempt(self, entry, header, found, whole, rule, dry=dry)
-            done.verdicts, done.file_id = patiently(self._settings, attempt.run)
+            attempt = _Attempt(self, entry, headers, found, whole, rule, dry=dry)
+            done.outcomes, done.file_id = patiently(self._settings, attempt.run)
             if dry:
                 return done
             if done.file_id is not None:
@@ -150,31 +145,37 @@ class Replay:
                     file=entry.name,
                     file_id=done.file_id,
                     parent_file_id=entry.file_id,
-                    rows_loaded=len(done.lines("loaded")),
-                    rows_duplicate=len(done.lines("duplicate")),
-                    rows_failing=len(done.lines("failing")),
+                    rows_loaded=done.outcomes.count("loaded"),
+                    rows_duplicate=done.outcomes.count("duplicate"),
+                    rows_failing=done.outcomes.count("failing"),
                     by=self._by,
                 )
-            today = {v.line_no: v.reasons for v in done.verdicts if v.became == "failing"}
-            done.problems += sheets.rewrite(self._settings, self._bench, entry, header, today)
+            failing = done.outcomes.failing()
+            done.problems += sheets.rewrite(
+                self._settings, self._bench, entry, headers, failing, own
+            )
             return done
 
-    def _edits(self, entry: Entry, header: Header, sheet: Sheet | None) -> tuple[Edits, bool]:
-        """Return what a person has changed, and whether rows that the sheet lacks are meant too."""
+    def _edits(
+        self, entry: Entry, headers: Headers, sheet: Sheet | None
+    ) -> tuple[Edits, bool, sheets.Seen | None]:
+        """Return what a person has changed.
 
-        def stored(lines: Sequence[int]) -> list[QuarantinedRow]:
-            return self._bench.rows(entry.file_id, states=None, lines=lines)
-
+        Returns:
+            The edits; whether rows that the sheet lacks are meant too; what the sheet in
+            quarantine/ holds, if it was looked at.
+        """
         if sheet is not None:
-            return edits(sheet, entry, header, stored), False
-        dropped = self._dropped(entry, header, stored)
+            return edits(sheet, entry, headers, self._bench), False, None
+        dropped = self._dropped(entry, headers)
         path = sheets.path_of(self._settings, entry)
         if path is None:
-            return dropped, True
-        found = edits(decode(path.name, read_bytes(path)), entry, header, stored)
-        found.changed = {**dropped.changed, **found.changed}
-        found.present |= dropped.changed.keys()
-        if gone := self._gone(entry, found):
+            return Edits(dropped), True, None
+        own = decode(path.name, path)
+        found = edits(own, entry, headers, self._bench)
+        seen = sheets.Seen(own.sha256, found.changed, found.surplus)
+        found.changed = found.changed.or_else(dropped)
+        if gone := self._gone(entry, found, dropped):
             shown = ", ".join(f"{number:,}" for number in gone[:10])
             message = (
                 f"{len(gone):,} open rows of {entry.name} are not in it any more (lines {shown}"
@@ -182,40 +183,28 @@ class Replay:
                 "`quarantine discard` gives rows up"
             )
             found.problems.append(Problem(path.name, None, None, message, harmless=True))
-        return found, False
+        if len(dropped):
+            return found, False, None
+        return found, False, seen
 
-    def _gone(self, entry: Entry, found: Edits) -> list[int]:
-        told = {problem.row for problem in found.problems}
-        if told - {None}:
-            # Rows whose number cannot be read are there, if only nobody knew which they are.
-            found.surplus = True
-        return [
-            row.line_no
-            for chunk in self._bench.chunks(entry.file_id)
-            for row in chunk
-            if row.line_no not in found.present
-        ]
+    def _gone(self, entry: Entry, found: Edits, dropped: Changes) -> list[int]:
+        found.present = np.union1d(found.present, dropped.lines)
+        lines = self._bench.open_lines(entry.file_id)
+        gone: list[int] = lines[~np.isin(lines, found.present)].tolist()
+        return gone
 
-    def _dropped(
-        self,
-        entry: Entry,
-        header: Header,
-        stored: Callable[[Sequence[int]], Sequence[QuarantinedRow]],
-    ) -> Edits:
+    def _dropped(self, entry: Entry, headers: Headers) -> Changes:
         """Return what was repaired in copies of the CSV that somebody dropped into data/."""
-        every = Edits()
+        every = Changes()
         for copy in self._bench.dropped_sheets(entry.sha256):
             content = sources.archived(self._settings, copy)
             if isinstance(content, sources.Missing):
                 continue
-            raw = read_bytes(content.path)
-            if raw.startswith(b"\x1f\x8b"):
-                raw = gzip.decompress(raw)
             try:
-                found = edits(decode(copy.name, raw), entry, header, stored)
+                found = edits(decode(copy.name, content.path), entry, headers, self._bench)
             except Unreadable:
                 continue
-            every.changed.update(found.changed)
+            every = found.changed.or_else(every)
         return every
 
 
@@ -226,7 +215,7 @@ class _Attempt:
         self,
         replay: Replay,
         entry: Entry,
-        header: Header,
+        headers: Headers,
         found: Edits,
         whole: bool,
         rule: str | None,
@@ -235,17 +224,18 @@ class _Attempt:
     ) -> None:
         self._replay = replay
         self._entry = entry
-        self._header = header
-        self._edits: dict[int, Edit] = found.changed
-        self._lines = None if whole else found.present | found.changed.keys()
+        self._headers = headers
+        self._edits = found.changed
+        self._lines = None if whole else np.union1d(found.present, found.changed.lines)
         self._rule = rule
         self._dry = dry
-        self._sent: tuple[list[Verdict], int] | None = None
+        self._sent: tuple[Outcomes, int] | None = None
+        self._now = Clock(replay._settings.home, replay._store.server_time).present().now
 
-    def run(self) -> tuple[list[Verdict], int | None]:
+    def run(self) -> tuple[Outcomes, int | None]:
         """Do it; return what became of the rows, and the replay's number."""
         replay, entry = self._replay, self._entry
-        self._verdicts: list[Verdict] = []
+        self._outcomes = Outcomes()
         self._digest = hashlib.sha256(f"replay of {entry.sha256}\n".encode())
         self._row = FileRow(
             name=f"{entry.name} (replay)",
@@ -254,8 +244,9 @@ class _Attempt:
             detected_at=datetime.now(UTC),
             contract_version=replay._contract.version,
             app_version=__version__,
-            dialect=self._header.dialect,
-            header=self._header.line,
+            dialect=self._headers.first.dialect,
+            header=self._headers.first.line,
+            sections=dict(entry.sections or []),
             parent_file_id=entry.file_id,
         )
         self._by_file = aggregate.Running(aggregate.BY_FILE)
@@ -269,25 +260,28 @@ class _Attempt:
                     self._all(load, repair)
                 if self._dry or not self._row.rows_read:
                     raise _RolledBack
-                self._sent = self._verdicts, self._row.file_id
+                self._sent = self._outcomes, self._row.file_id
         except _RolledBack:
-            return self._verdicts, None
+            return self._outcomes, None
         return self._sent
 
     def _all(self, load: Load, repair: Repair) -> None:
         # A number that is never committed would only leave a gap.
         self._row.file_id = 0 if self._dry else load.file_ids(1)[0]
         self._ids: Ints = np.array([self._row.file_id], np.int64)
-        wanted, after = self._lines, 0
-        # Many are sooner picked from all that is open than named one by one.
-        lines = sorted(wanted) if wanted is not None and len(wanted) < _FEW else None
-        while rows := repair.open_rows(
-            self._entry.file_id, rule=self._rule, lines=lines, after=after, limit=_CHUNK
-        ):
-            after = rows[-1].line_no
-            meant = [row for row in rows if wanted is None or row.line_no in wanted]
-            if meant:
-                self._chunk(load, repair, meant)
+        wanted = self._lines
+        if wanted is not None and len(wanted) < _FEW:
+            # Many are sooner picked from all that is open than named one by one.
+            rows = repair.open_rows_at(self._entry.file_id, wanted.tolist(), self._rule)
+            if len(rows):
+                self._block(load, repair, rows)
+        else:
+            after = 0
+            while len(rows := repair.open_rows(self._entry.file_id, rule=self._rule, after=after)):
+                after = int(rows.line_no[-1])
+                meant = rows if wanted is None else rows.where(np.isin(rows.line_no, wanted))
+                if len(meant):
+                    self._block(load, repair, meant)
         if not self._row.rows_read:
             return
         self._row.sha256 = self._digest.hexdigest()
@@ -295,75 +289,109 @@ class _Attempt:
             load.hourly(hourly)
         load.finish([self._row], self._by_file.take(), self._ids)
 
-    def _chunk(self, load: Load, repair: Repair, rows: Sequence[QuarantinedRow]) -> None:
-        numbered = [
-            (row.line_no, edit.text if (edit := self._edits.get(row.line_no)) else row.present)
-            for row in rows
-        ]
-        texts = dict(numbered)
-        became, reasons = self._judged(load, sources.as_block(self._header, numbered))
-        back = [row for row in rows if became.get(row.line_no, "failing") != "failing"]
-        for row in back:
-            text = texts[row.line_no]
-            self._digest.update(b"%d\t%b\n" % (row.line_no, text))
-            self._row.bytes += len(text) + 1
-            self._row.rows_read += 1
-            self._row.rows_duplicate += became[row.line_no] == "duplicate"
+    def _block(self, load: Load, repair: Repair, rows: RejectedRows) -> None:
+        """Judge some rows, load what passes, and note what became of them."""
+        lines = rows.line_no
+        edited, at = self._edits.at(lines)
+        texts = rows.present
+        if edited.any():
+            which = np.full(len(lines), -1, np.int64)
+            which[edited] = at
+            changed = self._edits.texts.take(pa.array(which, mask=~edited))
+            texts = pa.compute.coalesce(changed, texts)
+        became, reasons = self._judged(load, lines, texts)
+        back = became > 0
+        if back.any():
+            self._bring_back(repair, rows, texts, back)
+            self._row.rows_duplicate += int(np.count_nonzero(became == DUPLICATE))
+        sheet_rows = np.zeros(len(lines), np.int64)
+        sheet_rows[edited] = self._edits.rows[at]
+        some = Judgement(lines, became, sheet_rows, texts, reasons)
+        self._outcomes.add(some, detailed=len(self._outcomes) + len(lines) <= _DETAILED)
+
+    def _bring_back(self, repair: Repair, rows: RejectedRows, texts: pa.Array, back: Bools) -> None:
+        chosen = pa.array(back)
+        lines, came = rows.line_no[back], texts.filter(chosen)
+        whole = text_of_lines(
+            pa.compute.binary_join_element_wise(
+                pa.array(lines).cast(pa.string()).cast(pa.binary()), came, _TAB
+            )
+        )
+        self._digest.update(whole)
+        self._row.bytes += int(pa.compute.sum(pa.compute.binary_length(came)).as_py()) + len(lines)
+        self._row.rows_read += len(lines)
+        same = pa.compute.equal(came, rows.exact.filter(chosen))
         repair.repaired(
             self._entry.file_id,
-            [row.line_no for row in back],
-            [
-                None if texts[row.line_no] == row.exact else texts[row.line_no].decode()
-                for row in back
-            ],
+            lines,
+            pa.compute.if_else(same, None, came).cast(pa.string()),
             self._row.file_id,
             self._replay._by,
         )
-        for row in rows:
-            edit = self._edits.get(row.line_no)
-            self._verdicts.append(
-                Verdict(
-                    row.line_no,
-                    became.get(row.line_no, "failing"),
-                    edit is not None,
-                    edit.row if edit else None,
-                    texts[row.line_no].decode(errors="replace"),
-                    reasons.get(row.line_no, ()),
-                )
-            )
 
     def _judged(
-        self, load: Load, block: Block
-    ) -> tuple[dict[int, Became], dict[int, tuple[Reason, ...]]]:
-        """Load what passes; return line → what became of it, and line → why it fails."""
-        judged = judge(block, self._replay._contract)
-        rows = judged.rows
-        reasons = {row.line_no: row.reasons for row in judged.rejected}
-        became: dict[int, Became] = {}
+        self, load: Load, lines: Ints, texts: pa.Array
+    ) -> tuple[npt.NDArray[np.int8], dict[int, tuple[Reason, ...]]]:
+        """Load what passes; return what became of each row, and position → why it fails."""
+        became = np.zeros(len(lines), np.int8)
+        rejected: list[Rejects] = []
+        for block in as_blocks(self._headers, lines, texts):
+            judged = judge(block, self._replay._contract, self._now)
+            rejected += [judged.rejected, *self._loaded(load, judged, lines, became)]
+        every = joined(rejected)
+        at = np.searchsorted(lines, every.line_no)
+        became[at] = 0
+        told = every.told
+        return became, {
+            position: told[code]
+            for position, code in zip(at.tolist(), every.code.tolist(), strict=True)
+        }
+
+    def _loaded(
+        self, load: Load, judged: Judged, lines: Ints, became: npt.NDArray[np.int8]
+    ) -> list[Rejects]:
+        """Load what passes of a block; note what became of it, and return the conflicts."""
+        number = judged.rows.line_no
+        rejected = []
         for group in judged.groups:
             landed = load.readings(group.readings, self._ids)
+            load.repeated(group.repeats, self._ids)
             summary = group.summary_of(landed.readings)
             self._by_file.add(summary.by_file)
-            self._hourly.add(summary.hourly)
+            self._note_hours(load, summary)
             for span in summary.spans:
                 self._row.add(span)
-            beaten = {stored.row: (stored.theirs, _where(stored)) for stored in landed.conflicts}
-            _, conflicts = settle(group.readings, group.repeats, rows, [self._entry.name], beaten)
-            reasons |= {row.line_no: row.reasons for row in conflicts}
-            for stored in landed.conflicts:
-                told = conflict(stored.ours, *beaten[stored.row])
-                reasons[int(rows.line_no[stored.row])] = (told,)
-            new = set(_lines(rows, landed.readings))
-            repeated = rows.line_no[group.repeats.frame["row"]].tolist()
-            for line in [*_lines(rows, group.readings), *repeated]:
-                if line not in reasons:
-                    became[line] = "loaded" if line in new else "duplicate"
-        return became, reasons
+            for frame, code in (
+                (group.readings.frame, DUPLICATE),
+                (group.repeats.frame, DUPLICATE),
+                (landed.readings.frame, LOADED),
+            ):
+                became[np.searchsorted(lines, number[frame["row"].to_numpy()])] = code
+            rejected.append(Rejects.of(self._conflicts(judged, group, landed)))
+        return rejected
 
+    def _conflicts(self, judged: Judged, group: Group, landed: Landed) -> list[Rejected]:
+        """Return the rows that contradict what is stored, or an earlier one of them."""
+        rows = judged.rows
+        beaten = {stored.row: (stored.theirs, _where(stored)) for stored in landed.conflicts}
+        _, conflicts = settle(group.readings, group.repeats, rows, [self._entry.name], beaten)
+        conflicts += [
+            Rejected(
+                stored.file,
+                int(rows.line_no[stored.row]),
+                b"",
+                (conflict(stored.ours, *beaten[stored.row]),),
+            )
+            for stored in landed.conflicts
+        ]
+        return conflicts
 
-def _lines(rows: Rows, readings: Readings) -> list[int]:
-    lines: list[int] = rows.line_no[readings.frame["row"].to_numpy()].tolist()
-    return lines
+    def _note_hours(self, load: Load, summary: Summary) -> None:
+        self._hourly.add(summary.hourly)
+        if self._hourly.full:
+            hourly = self._hourly.take_before(aggregate.day_reached(summary.hourly))
+            if hourly is not None:
+                load.hourly(hourly)
 
 
 def _where(stored: Stored) -> str:

@@ -8,21 +8,22 @@ data/ again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 
 from pipeline import logs
+from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.errors import FileRefused, Terminal, Transient
 from pipeline.judge import judge
-from pipeline.records import Block, Ints
+from pipeline.records import Ints
 from pipeline.rework import sheets, sources
-from pipeline.rework.edits import Problem
 from pipeline.rework.patience import patiently
+from pipeline.rework.sheet import Problem
 from pipeline.store.load import Load, Store
 from pipeline.store.retraction import Retraction
 from pipeline.store.rework import Entry, Workbench, parent_of_replay
@@ -95,9 +96,11 @@ def retract(
     bench = Workbench(store.engine)
     _require_loaded(entry)
 
+    now = Clock(settings.home, store.server_time).present().now
+
     def attempt() -> Retracted | None:
         with store.loading() as load:
-            return _transaction(settings, contract, load, entry.file_id, by=by, note=note)
+            return _transaction(settings, contract, now, load, entry.file_id, by=by, note=note)
 
     done = patiently(settings, attempt)
     if done is None:
@@ -138,6 +141,7 @@ def _require_loaded(entry: Entry) -> None:
 def _transaction(
     settings: Settings,
     contract: Contract,
+    now: datetime,
     load: Load,
     file_id: int,
     *,
@@ -155,7 +159,7 @@ def _transaction(
         ids = {each.file_id for each in gone}
         for other in retraction.with_duplicates():
             if other.file_id not in ids:
-                _bring_back(settings, contract, load, retraction, other, done)
+                _bring_back(settings, contract, now, load, retraction, other, done)
     done.reopened = retraction.finish(gone, by=by, note=note)
     return done
 
@@ -163,6 +167,7 @@ def _transaction(
 def _bring_back(
     settings: Settings,
     contract: Contract,
+    now: datetime,
     load: Load,
     retraction: Retraction,
     other: Entry,
@@ -170,7 +175,7 @@ def _bring_back(
 ) -> None:
     """Load what another file delivered too as that file's."""
     key = (other.file_id, other.name)
-    text = _text(settings, contract, retraction, other)
+    text = sources.text_of_entry(settings, other, contract, retraction)
     if isinstance(text, sources.Missing):
         done.unknown[key] = text.reason
         return
@@ -178,9 +183,10 @@ def _bring_back(
     rejected = retraction.rejected_lines(other.file_id)
     ids: Ints = np.array([other.file_id], np.int64)
     back, first, last = 0, None, None
+    sensors: set[int] = set()
     try:
         for block in text:
-            judged = judge(block, contract)
+            judged = judge(block, contract, now)
             for group in judged.groups:
                 every = pd.concat([group.readings.frame, group.repeats.frame]).sort_values("row")
                 lines = judged.rows.line_no[every["row"].to_numpy()]
@@ -192,6 +198,7 @@ def _bring_back(
                 landed = load.readings(replace(group.readings, frame=once), ids).readings.frame
                 if len(landed):
                     back += len(landed)
+                    sensors.update(landed["sensor_id"].unique().tolist())
                     span = landed["ts"].min(), landed["ts"].max()
                     first = min(first or span[0], span[0])
                     last = max(last or span[1], span[1])
@@ -199,22 +206,8 @@ def _bring_back(
         done.unknown[key] = str(error)
     if back and first is not None and last is not None:
         start, end = (t.tz_localize("UTC").to_pydatetime() for t in (first, last))
-        retraction.came_back(other.file_id, back, start, end)
+        retraction.came_back(other.file_id, back, start, end, sensors)
         done.back[key] = back
-
-
-def _text(
-    settings: Settings, contract: Contract, retraction: Retraction, other: Entry
-) -> Iterator[Block] | sources.Missing:
-    """Return the text of a file: from the archive, and a replay's from the database."""
-    if not parent_of_replay(other, retraction.entry):
-        return sources.text_of(settings, other, contract)
-    try:
-        header = sources.header_of(settings, other, contract)
-    except FileRefused as refusal:
-        return sources.Missing(refusal.message)
-    rows = retraction.replayed_rows(other.file_id)
-    return iter([sources.as_block(header, [(row.line_no, row.present) for row in rows])])
 
 
 def _tidy_sheets(
@@ -223,8 +216,8 @@ def _tidy_sheets(
     """Let quarantine/ show what is open after a retraction."""
     owner = parent_of_replay(entry, bench.entry) or entry
     try:
-        header = sources.header_of(settings, owner, contract)
+        headers = sources.headers_of(settings, owner, contract)
     except FileRefused as refusal:
         message = f"its sheet in quarantine/ is as it was: {refusal.message}"
         return [Problem(owner.name, None, None, message, harmless=True)]
-    return sheets.rewrite(settings, bench, owner, header)
+    return sheets.rewrite(settings, bench, owner, headers)

@@ -8,37 +8,41 @@ sheet, which is understood all the same, and the next command writes it again.
 from __future__ import annotations
 
 import fcntl
-import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
-from pipeline.contract.header import Header
+from pipeline.contract.header import MAX_COLUMNS, Header
 from pipeline.errors import ConfigurationError, DiskTrouble, FileRefused
-from pipeline.records import Content, Rejected
+from pipeline.permissions import FILE_MODE, create, make_folder
+from pipeline.records import Content
 from pipeline.rejects import Rejects
 from pipeline.rework import sources
-from pipeline.rework.edits import (
-    EXTRA,
-    FILE,
-    FILE_ID,
-    Edits,
-    Problem,
-    Unreadable,
-    decode,
-    edits,
-    read_bytes,
-    rows_of,
-)
+from pipeline.rework.changes import Changes
+from pipeline.rework.edits import edits
+from pipeline.rework.headers import Headers
+from pipeline.rework.layout import Layout
+from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Problem, Unreadable, decode, sha256_of
+from pipeline.spreadsheet import plain
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.quarantine import LEADING, fields, own_names, written
-from pipeline.store.rework import Entry, QuarantinedRow, Workbench
+from pipeline.store.rejected import RejectedRows
+from pipeline.store.rework import Entry, Workbench
 
-_FILE_MODE = 0o640
+# One row of a million fields would give every other row of an export as many.
+_MOST_SURPLUS = 200
+# The rules that a line breaks before it is taken apart into fields, or because it cannot be.
+_ANY_WIDTH = ("width", "quote", "nul_byte", "encoding", "repeated_header", "unknown_section")
 
 
 @contextmanager
@@ -52,7 +56,7 @@ def at_work(settings: Settings) -> Iterator[None]:
     """
     folder = settings.quarantine
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         message = f"{folder}: cannot be opened: {error.strerror}"
@@ -67,16 +71,37 @@ def at_work(settings: Settings) -> Iterator[None]:
 
 def path_of(settings: Settings, entry: Entry) -> Path | None:
     """Return where the CSV of a file's rejected rows is, if it is there."""
+    # Where it was written; else a person has renamed it, and of that the digits are left.
+    likely = Content(Path(entry.name), entry.bytes, entry.sha256, None, (0, 0, 0, 0, 0))
+    path = settings.quarantine / f"{quarantining.base_name(likely)}.csv"
+    if "/" not in entry.name and path.is_file():
+        return path
     found = quarantining.outputs(settings.quarantine, entry.sha256)
     return next((path for path in found if path.suffix == ".csv"), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found in a sheet in quarantine/ when it was compared with the database.
+
+    Attributes:
+        sha256: the hash of its bytes.
+        changed: what a person has changed in it.
+        surplus: whether it holds something that is written down nowhere else.
+    """
+
+    sha256: str
+    changed: Changes
+    surplus: bool
 
 
 def rewrite(
     settings: Settings,
     bench: Workbench,
     entry: Entry,
-    header: Header,
-    today: Mapping[int, tuple[Reason, ...]] | None = None,
+    headers: Headers,
+    today: Iterable[tuple[int, tuple[Reason, ...]]] = (),
+    seen: Seen | None = None,
 ) -> list[Problem]:
     """Write the CSV and the reason log of a file anew: what is still open, and nothing else.
 
@@ -84,8 +109,9 @@ def rewrite(
         settings: where quarantine/ is.
         bench: asks the database.
         entry: the file.
-        header: what names its columns.
-        today: line number → why the row fails now, where it was judged again.
+        headers: what names its columns.
+        today: line number and why the row fails now, by line, for rows that were judged again.
+        seen: what the sheet holds; None: it is still to be compared.
 
     Returns:
         What a person should know of the sheet that was there.
@@ -95,43 +121,94 @@ def rewrite(
     """
     folder = settings.quarantine
     path = path_of(settings, entry)
-    before = read_bytes(path) if path else None
-    found = Edits()
-    if path and before is not None:
+    if path is None:
+        seen = None
+    elif seen is None:
         try:
-            found = edits(
-                decode(path.name, before),
-                entry,
-                header,
-                lambda lines: bench.rows(entry.file_id, states=None, lines=lines),
-            )
+            seen = _seen(bench, entry, headers, path)
         except Unreadable as unreadable:
             return [unreadable.problem]
     told = []
-    if path and before is not None and found.surplus:
-        kept = _kept_aside(path, before)
+    if path and seen and seen.surplus:
+        kept = _kept_aside(path, seen.sha256)
         message = f"what could not be taken is kept as it was in {kept.name}"
         told.append(Problem(path.name, None, None, message, harmless=True))
-    content = Content(_named(path, entry), entry.bytes, entry.sha256, None, (0, 0, 0, 0))
+    content = Content(_named(path, entry), entry.bytes, entry.sha256, None, (0, 0, 0, 0, 0))
     any_left = False
+    changed = seen.changed if seen else Changes()
+    newer = _ByLine(today)
     with quarantining.quarantine(folder, [content]) as output:
-        for chunk in bench.chunks(entry.file_id):
+        for rows in bench.open_rows(entry.file_id):
             any_left = True
-            # A row that was repaired once, and whose replay was taken back, is shown repaired.
-            shown = {
-                row.line_no: tuple(fields(header, row.present))
-                for row in chunk
-                if row.replay_line is not None
-            }
-            shown.update(rows_of(found.changed))
-            output.add(header, Rejects.of(_rejected(row, today or {}) for row in chunk), shown)
-        if path and before is not None and read_bytes(path) != before:
+            for header, start, end in headers.runs(rows.line_no):
+                some = rows.part(start, end)
+                shown = _repaired(some, header, changed)
+                output.add(header, _rejects(some, newer), shown)
+        if path and seen and sha256_of(path) != seen.sha256:
             message = "was saved while the rows were replayed: it is left as it is"
             return [*told, Problem(path.name, None, None, message, harmless=True)]
         output.publish()
     if not any_left:
         quarantining.reset(folder, entry.sha256)
     return told
+
+
+def _seen(bench: Workbench, entry: Entry, headers: Headers, path: Path) -> Seen:
+    sheet = decode(path.name, path)
+    found = edits(sheet, entry, headers, bench)
+    return Seen(sheet.sha256, found.changed, found.surplus)
+
+
+class _ByLine:
+    """Reasons by line, asked for in the order of the lines."""
+
+    def __init__(self, reasons: Iterable[tuple[int, tuple[Reason, ...]]]) -> None:
+        self._reasons = iter(reasons)
+        self._next = next(self._reasons, None)
+
+    def at(self, line: int) -> tuple[Reason, ...] | None:
+        """Return those of a line; None: there are none."""
+        while self._next is not None and self._next[0] < line:
+            self._next = next(self._reasons, None)
+        return self._next[1] if self._next is not None and self._next[0] == line else None
+
+
+def _repaired(rows: RejectedRows, header: Header, changed: Changes) -> dict[int, list[str]]:
+    """Return line number → fields of rows that are not shown as they stood in their file."""
+    shown = {}
+    # A row that was repaired once, and whose replay was taken back, is shown repaired.
+    if rows.present is not rows.exact:
+        for at in np.flatnonzero(rows.repaired.to_numpy(zero_copy_only=False)).tolist():
+            shown[int(rows.line_no[at])] = fields(header, rows.present[at].as_py())
+    edited, where = changed.at(rows.line_no)
+    texts = changed.texts.take(pa.array(where)).to_pylist()
+    for line, text in zip(rows.line_no[edited].tolist(), texts, strict=True):
+        shown[line] = fields(header, text)
+    return shown
+
+
+def _rejects(rows: RejectedRows, newer: _ByLine) -> Rejects:
+    """Return rows with what is wrong with them: what was found last."""
+    told: list[tuple[Reason, ...]] = []
+    code = np.empty(len(rows), np.int64)
+    known: dict[str, int] = {}
+    for at, (line, text) in enumerate(
+        zip(rows.line_no.tolist(), rows.told.to_pylist(), strict=True)
+    ):
+        if reasons := newer.at(line):
+            code[at] = len(told)
+            told.append(reasons)
+            continue
+        if text not in known:
+            known[text] = len(told)
+            told.append(
+                tuple(
+                    Reason(r["rule"], r["message"], r["column"], r["value"], r["expected"])
+                    for r in json.loads(text)
+                )
+            )
+        code[at] = known[text]
+    return Rejects(np.zeros(len(rows), np.int64), rows.line_no, rows.exact, told, code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,19 +244,28 @@ def export(
         ConfigurationError: the file is there already: somebody may have repaired rows in it.
         DiskTrouble: it cannot be written.
     """
-    headers: dict[int, Header] = {}
+    headers: dict[int, Headers] = {}
     skipped: dict[str, str] = {}
     columns: dict[str, None] = {}
     for entry in entries:
         try:
-            header = sources.header_of(settings, entry, contract)
+            found = sources.headers_of(settings, entry, contract)
         except FileRefused as refusal:
             skipped[entry.name] = refusal.message
             continue
-        headers[entry.file_id] = header
-        columns.update(dict.fromkeys(own_names(header)))
+        # Every row has a cell for every column, whichever file that comes from.
+        together = {*columns, *(name for header in found.every for name in own_names(header))}
+        if headers and len(together) > MAX_COLUMNS:
+            skipped[entry.name] = (
+                f"it would make more than {MAX_COLUMNS} columns: export it on its own"
+            )
+            continue
+        headers[entry.file_id] = found
+        for header in found.every:
+            columns.update(dict.fromkeys(own_names(header)))
     chosen = [entry for entry in entries if entry.file_id in headers]
-    extra = max((_widest(bench, e, headers[e.file_id], rule) for e in chosen), default=0)
+    extra = _widest(bench, headers, rule)
+    too_wide: Counter[str] = Counter()
     names = [*columns, *(f"{EXTRA}{number}" for number in range(1, extra + 1))]
     counts: dict[str, int] = {}
     part = path.with_name(f".{path.name}.part")
@@ -187,18 +273,20 @@ def export(
         if path.exists():
             message = f"{path}: is there already, and may hold somebody's repairs; name another"
             raise ConfigurationError(message)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FILE_MODE)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
         # The byte order mark tells spreadsheets that this is UTF-8.
         with os.fdopen(descriptor, "w", encoding="utf-8-sig", newline="") as file:
-            file.write(written([FILE_ID, FILE, *LEADING, *names], delimiter))
+            file.write(written([FILE_ID, FILE, *LEADING, *map(plain, names)], delimiter))
             for entry in chosen:
-                header = headers[entry.file_id]
-                for chunk in bench.chunks(entry.file_id, rule=rule):
-                    for row in chunk:
-                        cells = _exported(row, header, names)
-                        leading = [str(entry.file_id), entry.name, str(row.line_no), _words(row)]
-                        file.write(written([*leading, *cells], delimiter))
-                    counts[entry.name] = counts.get(entry.name, 0) + len(chunk)
+                for every in bench.open_rows(entry.file_id, rule=rule, messages=True):
+                    for header, start, end in headers[entry.file_id].runs(every.line_no):
+                        rows = every.part(start, end)
+                        layout = Layout.of_export(entry, header, delimiter, names)
+                        fitting = layout.fitting(rows, extra)
+                        too_wide[entry.name] += len(rows) - len(fitting)
+                        if len(fitting):
+                            file.write(layout.written(fitting))
+                            counts[entry.name] = counts.get(entry.name, 0) + len(fitting)
             file.flush()
             os.fsync(file.fileno())
         os.link(part, path)
@@ -211,43 +299,34 @@ def export(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+    for name, wide in too_wide.items():
+        if wide:
+            skipped[name] = (
+                f"{wide:,} of its rows have over {_MOST_SURPLUS} fields too many: repair them in "
+                "the file's own CSV"
+            )
     return Exported(path, sum(counts.values()), counts, skipped)
 
 
-def _widest(bench: Workbench, entry: Entry, header: Header, rule: str | None) -> int:
-    """Return by how many fields the widest row is too wide."""
-    width = len(own_names(header))
+def _widest(bench: Workbench, headers: Mapping[int, Headers], rule: str | None) -> int:
+    """Return by how many fields the widest open row is too wide, of those that can be exported."""
+    # All other rows were taken apart into as many fields as their header has.
+    rules = [each for each in _ANY_WIDTH if rule in {None, each}]
     return max(
         (
-            len(fields(header, row.present)) - width
-            for chunk in bench.chunks(entry.file_id, rule=rule)
-            for row in chunk
+            surplus
+            for file_id, broken in bench.files_and_rules(rules)
+            if file_id in headers
+            for rows in bench.open_rows(file_id, rule=broken)
+            for number, line in zip(rows.line_no.tolist(), rows.present.to_pylist(), strict=True)
+            if (surplus := _surplus(line, headers[file_id].at(number))) <= _MOST_SURPLUS
         ),
         default=0,
     )
 
 
-def _exported(row: QuarantinedRow, header: Header, names: Sequence[str]) -> list[str]:
-    own = own_names(header)
-    found = fields(header, row.present)
-    cells = dict(zip(own, found, strict=False))
-    for number, surplus in enumerate(found[len(own) :], start=1):
-        cells[f"{EXTRA}{number}"] = surplus
-    return [cells.get(name, "") for name in names]
-
-
-def _words(row: QuarantinedRow) -> str:
-    return " | ".join(reason["message"] for reason in row.reasons)
-
-
-def _rejected(row: QuarantinedRow, today: Mapping[int, tuple[Reason, ...]]) -> Rejected:
-    reasons = today.get(row.line_no) or tuple(
-        Reason(
-            reason["rule"], reason["message"], reason["column"], reason["value"], reason["expected"]
-        )
-        for reason in row.reasons
-    )
-    return Rejected(0, row.line_no, row.exact, reasons)
+def _surplus(line: bytes, header: Header) -> int:
+    return len(fields(header, line)) - len(own_names(header))
 
 
 def _named(path: Path | None, entry: Entry) -> Path:
@@ -257,13 +336,13 @@ def _named(path: Path | None, entry: Entry) -> Path:
     return Path(path.name.removesuffix(f".{entry.sha256[:12]}.csv") + ".csv")
 
 
-def _kept_aside(path: Path, raw: bytes) -> Path:
+def _kept_aside(path: Path, sha256: str) -> Path:
     """Keep what a person has written and what nobody could take; the same bytes once."""
-    aside = path.with_name(f"{path.stem}.edited-{hashlib.sha256(raw).hexdigest()[:8]}.csv.kept")
+    aside = path.with_name(f"{path.stem}.edited-{sha256[:8]}.csv.kept")
     part = path.with_name(f".{path.name}.part")  # a name that is swept when a crash leaves it
     try:
-        with part.open("wb") as file:
-            file.write(raw)
+        with path.open("rb") as sheet, create(part) as file:
+            shutil.copyfileobj(sheet, file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(aside)

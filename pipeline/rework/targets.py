@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +9,13 @@ from pathlib import Path
 from pipeline.config import Settings
 from pipeline.errors import ConfigurationError, DiskTrouble
 from pipeline.rework import sheets
-from pipeline.rework.edits import FILE_ID, Problem, Sheet, Unreadable, decode, read_bytes
+from pipeline.rework.keys import one, whoever
+from pipeline.rework.sheet import FILE_ID, Problem, Sheet, Unreadable, decode
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.quarantine import LEADING
 from pipeline.store.rework import Entry, Workbench, parent_of_replay
+
+__all__ = ["Target", "every", "named", "one", "whoever"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,42 +31,17 @@ class Target:
     sheet: Sheet | None = None
 
 
-def whoever() -> str:
-    """Return the name of the user who decides."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user often has no name
-        return f"user {os.getuid()}"
-
-
-def one(bench: Workbench, key: str) -> Entry:
-    """Return the one file of this name, number or hash.
-
-    Raises:
-        ConfigurationError: the ledger has no such file, or several.
-    """
-    entries = bench.entries(key)
-    if key.isdecimal():
-        entries = [entry for entry in entries if str(entry.file_id) == key] or entries
-    if not entries:
-        message = f"'{key}': the ledger has no file of this name, number or hash"
-        raise ConfigurationError(message)
-    if len({entry.sha256 for entry in entries}) > 1:
-        numbers = ", ".join(str(entry.file_id) for entry in entries[:10])
-        message = f"'{key}': several files are called so; give a number: {numbers}"
-        raise ConfigurationError(message)
-    # The same bytes may have been retracted and loaded again.
-    return next((entry for entry in entries if entry.state != "retracted"), entries[0])
-
-
 def every(settings: Settings, bench: Workbench, rule: str | None) -> list[Target]:
     """Return all files with open rows (of a reason) and all refused ones."""
     entries = bench.with_open_rows(rule)
     found = [Target(entry) for entry in [*entries, *bench.refused(rule)]]
-    known = {entry.sha256 for entry in entries}
     if rule is None:
+        known = {entry.sha256 for entry in entries}
+        digits = {sha256[:12] for sha256 in known}
         # Sheets that a crash kept from being written anew.
         for path in sorted(settings.quarantine.glob("*.csv")):
+            if digits.issuperset(quarantining.digits_in(path.name)[:1]):
+                continue
             entry = _of_sheet(bench, path.name, ("loaded", "retracted"))
             if entry and entry.sha256 not in known and sheets.path_of(settings, entry) == path:
                 found.append(Target(entry))
@@ -112,7 +88,7 @@ def _of_path(
                 message = f"{path}: repair the copy in {settings.quarantine}, or drop this one"
                 raise ConfigurationError(message)
     try:
-        sheet = decode(path.name, read_bytes(path))
+        sheet = decode(path.name, path)
     except Unreadable as unreadable:
         return [], [unreadable.problem]
     except DiskTrouble as error:
@@ -132,7 +108,7 @@ def _of_path(
 
 def _of_export(bench: Workbench, sheet: Sheet) -> tuple[list[Target], list[Problem]]:
     found, problems = [], []
-    for file_id in sorted(sheet.files()):
+    for file_id in sheet.files():
         entry = bench.entry(file_id)
         if entry is not None and entry.state == "loaded":
             found.append(Target(entry, sheet))
@@ -140,15 +116,12 @@ def _of_export(bench: Workbench, sheet: Sheet) -> tuple[list[Target], list[Probl
         state = "was " + entry.state if entry else "is not in the ledger"
         message = f"file {file_id} {state}: its rows were not taken"
         problems.append(Problem(sheet.name, None, FILE_ID, message))
-    at = sheet.at(FILE_ID) or 0
-    for row, cells in sheet.rows():
-        text = cells[at].strip() if at < len(cells) else ""
-        if not text.isdecimal():
-            message = (
-                f"'{text[:40]}' is not a number of a file: put back the one that stood there; the "
-                "row was not taken"
-            )
-            problems.append(Problem(sheet.name, row, FILE_ID, message))
+    for row, text in sheet.unowned:
+        message = (
+            f"'{text[:40]}' is not a number of a file: put back the one that stood there; the "
+            "row was not taken"
+        )
+        problems.append(Problem(sheet.name, row, FILE_ID, message))
     return found, problems
 
 

@@ -13,21 +13,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import numpy as np
+
 from pipeline.config import Settings
-from pipeline.contract import PLACE_UNKNOWN, Contract, flag_bits
+from pipeline.contract import PARTIAL, PLACE_UNKNOWN, Contract, flag_bits
 from pipeline.contract.header import Header
 from pipeline.contract.rules import ReasonRecord
+from pipeline.contract.timestamps import parse_time
 from pipeline.errors import FileRefused, Transient
 from pipeline.records import Block
 from pipeline.rework import sources
+from pipeline.rework.headers import Headers
 from pipeline.steps.quarantine import fields, own_names
 from pipeline.store.rework import Entry, QuarantinedRow, Workbench, parent_of_replay
 
 Became = Literal["loaded", "duplicate", "conflict", "quarantined", "repaired", "discarded"]
 _MOST_ROWS = 1_000
-# With hours and minutes at least: a day alone is not midnight.
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
 _MOST_UNREADABLE = 10
+_FRACTION = re.compile(r"\.0*$")  # of a whole number
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +120,11 @@ def why(
 
 def moment(text: str) -> datetime | None:
     """Return a time as files and people write it, in UTC; None when it cannot be read."""
-    if not _TIME.match(text.strip()):
-        return None
     try:
-        found = datetime.fromisoformat(text.strip())
-    except ValueError:
+        found = parse_time(text.strip())
+        return None if found is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 class _Search:
@@ -141,7 +142,7 @@ class _Search:
         self._sensor = sensor_id
         self._ts = ts
         self._entries: dict[int, Entry | None] = {}
-        self._headers: dict[int, Header | None] = {}
+        self._headers: dict[int, Headers | None] = {}
         digits = str(sensor_id).encode()
         self._digits = digits
         self._named = re.compile(rb"(?<![0-9])" + digits + rb"(?![0-9])")
@@ -175,6 +176,7 @@ class _Search:
     def _reading(self, row: dict[str, Any]) -> Reading:
         bits = {bit: name for name, bit in flag_bits(row["table"]).items()}
         marks = ["the file gave no coordinates"] if row["flags"] & PLACE_UNKNOWN else []
+        marks += ["a reading of this sensor is empty"] if row["flags"] & PARTIAL else []
         marks += [f"{n} is outside its typical range" for b, n in bits.items() if row["flags"] & b]
         return Reading(
             row["table"],
@@ -198,7 +200,7 @@ class _Search:
         if parent := parent_of_replay(entry, self._entry):
             reading.parent = parent
             for row in self._bench.replayed_rows(entry.file_id):
-                if self._matches(parent, row.present):
+                if self._matches(parent, row.line_no, row.present):
                     reading.line = next(iter(self._in_quarantine(row)), None)
                     return
             reading.missing = "no row of that replay has this time"
@@ -227,9 +229,9 @@ class _Search:
             entry = self._entry(row.file_id)
             if entry is None or entry.state == "retracted":
                 continue
-            if self._matches(entry, row.exact) or self._matches(entry, row.present):
+            if any(self._matches(entry, row.line_no, line) for line in (row.exact, row.present)):
                 found[row.file_id, row.line_no] = row
-            elif row.state == "open" and self._timeless(entry, row.exact):
+            elif row.state == "open" and self._timeless(entry, row.line_no, row.exact):
                 told.unreadable += self._in_quarantine(row)
         return found
 
@@ -252,7 +254,7 @@ class _Search:
         rejected: dict[tuple[int, int], QuarantinedRow],
         scanned: set[int],
     ) -> None:
-        for entry in self._bench.with_duplicates():
+        for entry in self._bench.with_duplicates(self._sensor, self._ts):
             if entry.file_id in scanned or parent_of_replay(entry, self._entry):
                 continue  # a replay's rows are among the rejected ones
             try:
@@ -279,43 +281,46 @@ class _Search:
                 yield from self._within(block)
 
     def _within(self, block: Block) -> Iterator[tuple[int, bytes]]:
-        (segment,) = block.segments
-        number, counted, end = segment.first_line, 0, -1
+        numbers = np.concatenate(
+            [segment.first_line + np.arange(segment.lines) for segment in block.segments]
+        )
+        line_at, counted, end = 0, 0, -1
         for found in self._named.finditer(block.text):
             if found.start() < end:
                 continue  # the line was looked at already
             start = block.text.rfind(b"\n", 0, found.start()) + 1
             end = block.text.find(b"\n", start)
-            number += block.text.count(b"\n", counted, start)
+            line_at += block.text.count(b"\n", counted, start)
             counted = start
             line = block.text[start:end].removesuffix(b"\r")
             if self._is_key(block.header, line):
-                yield number, line
+                yield int(numbers[line_at]), line
 
-    def _matches(self, entry: Entry, line: bytes) -> bool:
-        header = self._header(entry)
+    def _matches(self, entry: Entry, line_no: int, line: bytes) -> bool:
+        header = self._header(entry, line_no)
         return header is not None and self._is_key(header, line)
 
     def _is_key(self, header: Header, line: bytes) -> bool:
         sensor, time = _key(header, line)
         return sensor == self._sensor and time == self._ts
 
-    def _timeless(self, entry: Entry, line: bytes) -> bool:
-        header = self._header(entry)
+    def _timeless(self, entry: Entry, line_no: int, line: bytes) -> bool:
+        header = self._header(entry, line_no)
         if header is None:
             return False
         _, time = _key(header, line)
         return time is None
 
-    def _header(self, entry: Entry) -> Header | None:
+    def _header(self, entry: Entry, line_no: int) -> Header | None:
         if entry.file_id not in self._headers:
             try:
-                found = sources.header_of(self._settings, entry, self._contract)
+                found = sources.headers_of(self._settings, entry, self._contract)
             except (FileRefused, Transient):
                 self._headers[entry.file_id] = None
             else:
                 self._headers[entry.file_id] = found
-        return self._headers[entry.file_id]
+        headers = self._headers[entry.file_id]
+        return None if headers is None else headers.at(line_no)
 
     def _entry(self, file_id: int) -> Entry | None:
         if file_id not in self._entries:
@@ -326,6 +331,6 @@ class _Search:
 def _key(header: Header, line: bytes) -> tuple[int | None, datetime | None]:
     """Return sensor and time of a line, as far as they can be read."""
     cells = dict(zip(own_names(header), fields(header, line), strict=False))
-    sensor = cells.get("sensor_id", "").strip().removeprefix("+")
+    sensor = _FRACTION.sub("", cells.get("sensor_id", "").strip().removeprefix("+"))
     number = int(sensor) if sensor.isdecimal() and len(sensor) < 18 else None
     return number, moment(cells.get("timestamp", ""))

@@ -130,7 +130,7 @@ _CELLS: Mapping[str, Mapping[str, _Cell]] = {
     },
     "sensor_id": {
         "null": _one_of(""),
-        "type": lambda _bench, _column, old: f"{old}.0",
+        "type": lambda _bench, _column, old: f"{old}.5",
         "range": _one_of(*_WRONG_IDS),
     },
     "location": {"type": _one_of("Sofia", "?"), "range": _one_of("-5", "99999999999")},
@@ -162,6 +162,8 @@ def _breakable(bench: Bench, column: str) -> list[str]:
         impossible.add("unit")
     if not bench.contract.sentinels_of(bench.layout.model, column):
         impossible.add("sentinel")
+    if column in bench.layout.model.optional:
+        impossible.add("null")
     return [rule for rule in _CELLS["reading"] if rule not in impossible]
 
 
@@ -223,7 +225,7 @@ def _inside(character: str, rule: str) -> _Line:
 
 def _header_again(bench: Bench, fields: list[str]) -> Reasons:
     fields[:] = bench.layout.columns
-    return ((None, "repeated_header"),)
+    return ()
 
 
 def _conflict(bench: Bench, fields: list[str]) -> Reasons:
@@ -243,6 +245,10 @@ def _unchanged(_bench: Bench, _fields: list[str]) -> Reasons:
 
 
 # ---- the kinds ---------------------------------------------------------------------------------
+
+
+# A line of this kind is no row.
+NO_ROW = "repeated_header"
 
 
 def _always(_layout: Layout, _contract: Contract) -> bool:
@@ -319,7 +325,7 @@ KINDS: Mapping[str, Kind] = {
     "quote": Kind("a stray quotation mark stands inside a field", _inside('"', "quote")),
     "nul_byte": Kind("a NUL byte stands inside a field", _inside("\0", "nul_byte")),
     "encoding": Kind("a Latin-1 letter stands inside a field", _inside("\xe9", "encoding")),
-    "repeated_header": Kind("the header stands there again", _header_again, extra=True),
+    NO_ROW: Kind("the header stands there again", _header_again, extra=True),
     "conflict": Kind(
         "an earlier line's sensor and time stand there again with other values",
         _conflict,

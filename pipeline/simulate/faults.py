@@ -11,7 +11,7 @@ import random
 import numpy as np
 
 from pipeline.contract import Contract
-from pipeline.simulate.damage import ENCODING, KINDS, Bench
+from pipeline.simulate.damage import ENCODING, KINDS, NO_ROW, Bench
 from pipeline.simulate.layout import Layout
 from pipeline.simulate.noise import Ints
 from pipeline.simulate.spec import Fault, Outcome, Reasons
@@ -106,6 +106,8 @@ class Injector:
             copied = max(copied, int(ends[at]))
             added += extra
             outcome: Outcome = "quarantined" if reasons else "duplicate"
+            if name == NO_ROW:
+                outcome = "no row"
             faults.append(Fault(first_line + at + added, name, outcome, reasons))
         parts.append(text[copied:])
         return b"".join(parts), faults

@@ -22,6 +22,7 @@ import numpy as np
 
 from pipeline.contract import EARLIEST, Contract
 from pipeline.errors import ConfigurationError, DiskTrouble
+from pipeline.permissions import create, make_folder
 from pipeline.simulate.damage import KINDS
 from pipeline.simulate.faults import Injector
 from pipeline.simulate.layout import Layout, lines
@@ -53,7 +54,7 @@ def write(
     """
     contract = contract or Contract.default()
     _refuse_impossible(simulation, contract)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     runs = [_Run(simulation, contract, position) for position in range(len(simulation.models))]
     if simulation.fault_rate and not any(run.injector.kinds for run in runs):
         message = "faults: none of the chosen kinds can occur in files of this dialect and models"
@@ -67,7 +68,7 @@ def write_manifest(files: Iterable[SimulatedFile], path: Path) -> None:
     The keys are `file` (its name), `line`, `kind`, `outcome` and `reasons`, a list of
     `[column, rule]`.
     """
-    with path.open("w", encoding="utf-8", newline="\n") as manifest:
+    with io.TextIOWrapper(create(path, follow=True), encoding="utf-8", newline="\n") as manifest:
         for file in files:
             for fault in file.faults:
                 entry = {
@@ -162,7 +163,8 @@ class _Run:
                     file.write(text)
                     line += text.count(b"\n")
                     faults += found
-            yield SimulatedFile(folder / name, line - 2, faults)
+            none = sum(fault.outcome == "no row" for fault in faults)
+            yield SimulatedFile(folder / name, line - 2 - none, faults)
 
     def _chunks(self) -> Iterator[_Chunk]:
         simulation = self._simulation
@@ -235,7 +237,7 @@ def _appearing(path: Path, *, compressed: bool) -> Iterator[BinaryIO | io.Buffer
     """Open a new file that takes its name, and any older one's place, once it is whole."""
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
+        with create(part) as file:
             if compressed:
                 # No name and no time inside: the same content is the same bytes.
                 with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:

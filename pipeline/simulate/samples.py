@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pipeline.permissions import create, make_folder
 from pipeline.simulate.files import write, write_manifest
 from pipeline.simulate.spec import SimulatedFile, Simulation
 
@@ -107,16 +108,16 @@ def write_sample_data(folder: Path) -> list[SimulatedFile]:
     Returns:
         The files that can be loaded. Those that cannot are in `REFUSED`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = [_take(sample, folder) for sample in _SAMPLES]
     _, noise, foreign = REFUSED
     cut = _take(_CUT_SHORT, folder).path
     content = cut.read_bytes()
-    cut.write_bytes(content[: len(content) * 2 // 3])
-    (folder / noise).write_text(_NOISE, newline="\n")
-    (folder / foreign).write_text(_FOREIGN, newline="\n")
+    _write(cut, content[: len(content) * 2 // 3])
+    _write(folder / noise, _NOISE.encode())
+    _write(folder / foreign, _FOREIGN.encode())
     write_manifest(files, folder / MANIFEST)
-    (folder / README).write_text(_readme(files), encoding="utf-8", newline="\n")
+    _write(folder / README, _readme(files).encode())
     return files
 
 
@@ -156,8 +157,8 @@ def _readme(files: list[SimulatedFile]) -> str:
             "",
             f"`{MANIFEST}` lists every faulty line, one JSON object each: the file, the number of",
             "the line (the header is line 1), the kind of fault, what has to become of the line",
-            "(`quarantined` or `duplicate`), and the reasons that have to be reported, as",
-            "`[column, rule]`.",
+            "(`quarantined`, `duplicate`, or `no row`), and the reasons that have to be reported,",
+            "as `[column, rule]`.",
             "",
             "To make them again, byte for byte, in the project's root:",
             "",
@@ -169,3 +170,8 @@ def _readme(files: list[SimulatedFile]) -> str:
             "",
         ]
     )
+
+
+def _write(path: Path, content: bytes) -> None:
+    with create(path) as file:
+        file.write(content)

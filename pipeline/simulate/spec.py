@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.contract.header import Dialect
 
-Outcome = Literal["quarantined", "duplicate"]
+Outcome = Literal["quarantined", "duplicate", "no row"]
 
 # (column, rule) for each broken cell, in the order of the file's columns. The column is None when
 # the row as a whole is meant, and `lat,lon` for the place.
@@ -55,7 +55,8 @@ class Fault:
     Attributes:
         line: its number in the file; the header is line 1.
         kind: a key of `FAULT_KINDS`.
-        outcome: `quarantined`, or `duplicate` (counted, and otherwise ignored).
+        outcome: `quarantined`, `duplicate` (counted, and otherwise ignored), or `no row` (not
+            even counted).
         reasons: what the pipeline has to report.
     """
 
@@ -71,7 +72,7 @@ class SimulatedFile:
 
     Attributes:
         path: where it is.
-        rows: its data lines, the faulty ones included.
+        rows: its data lines, the faulty ones included, but for those that are no rows.
         faults: the faulty lines, from the first to the last.
     """
 

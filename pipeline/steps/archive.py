@@ -2,34 +2,34 @@
 
 On one filesystem a file is linked into its new place and then taken out of the old one; across
 two it is copied, synced and verified first. Whatever goes wrong, the source stays. A file that
-changed since it was read is left alone: it is a new file, and the next scan finds it.
+changed since it was read is left alone: it is a new file, and the next scan finds it. Its times can
+be set back, so what was moved is hashed again before the source goes (`asides`).
 """
 
 from __future__ import annotations
 
 import errno
 import gzip
-import hashlib
 import os
 import re
 import shutil
 import stat
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Self
 
+from pipeline.asides import give_back, identity, names, remove, replaced
 from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileChanged
+from pipeline.hashes import CHUNK, READ_FLAGS, inflated_sha256, sha256_of
+from pipeline.naming import NO_HARD_LINKS, give_name, rename_new
+from pipeline.permissions import create, make_folder
 from pipeline.records import Content
 
-_FOLDER_MODE = 0o750
-_NAME_BYTES = 255
-_ENDINGS = (".csv.gz", ".csv")
-_HASH_CHUNK = 1 << 20
+Alive = Callable[[], None]
+
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 # Our own unfinished files: archive's and drop's have digits of a hash, quarantine's the name of
 # what they were to become.
@@ -38,10 +38,11 @@ _DRAFT = re.compile(
     r"|\..*\.[0-9a-f]{12}(\.csv|\.reasons\.jsonl|\.refused\.json)\.part"
 )
 _DRAFT_SECONDS = 3600.0
-_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-def move(content: Content, folder: Path, name: str | None = None) -> Path:
+def move(
+    content: Content, folder: Path, name: str | None = None, alive: Alive = lambda: None
+) -> Path:
     """Move a file into a folder.
 
     Args:
@@ -49,6 +50,7 @@ def move(content: Content, folder: Path, name: str | None = None) -> Path:
         folder: where it belongs; made if need be.
         name: its name there; its own by default. When that is taken by other bytes, digits of
             the file's hash are put in.
+        alive: called for each MiB; what it raises ends the move, and the source has its name.
 
     Returns:
         Where the file is now. When the same bytes were there already, the source was removed.
@@ -59,22 +61,25 @@ def move(content: Content, folder: Path, name: str | None = None) -> Path:
     """
     source = content.path
     with _told(content, folder):
-        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        for target in _names(folder / (name or source.name), content.sha256):
-            _refuse_changed(content)
-            if _put(content, target):
+        make_folder(folder)
+        for target in names(folder / (name or source.name), content.sha256):
+            _refuse_changed(content, alive)
+            if _put(content, target, alive):
                 return target
     message = f"{source}: no free name in {folder}; it stays where it is"
     raise DiskTrouble(message)
 
 
-def put_away(content: Content, folder: Path, policy: str) -> Path | None:
+def put_away(
+    content: Content, folder: Path, policy: str, alive: Alive = lambda: None
+) -> Path | None:
     """Do with a loaded file what the site wants: keep it, compress it, or delete it.
 
     Args:
         content: the file, as it was read.
         folder: where it is kept.
         policy: `keep`, `gzip` or `delete`.
+        alive: called for each MiB; what it raises ends it, and the source has its name.
 
     Returns:
         Where it is now; None when it was deleted.
@@ -85,37 +90,12 @@ def put_away(content: Content, folder: Path, policy: str) -> Path | None:
     """
     if policy == "delete":
         with _told(content, folder):
-            _refuse_changed(content)
-            content.path.unlink()
+            _refuse_changed(content, alive)
+            remove(content, alive)
         return None
     if policy == "gzip" and not content.path.name.lower().endswith(".gz"):
-        return _compress(content, folder)
-    return move(content, folder)
-
-
-def sweep(folder: Path, keep_days: int, today: date) -> list[str]:
-    """Delete the days' folders that are older than `keep_days`; return their names.
-
-    Raises:
-        DiskTrouble: one could not be deleted.
-    """
-    swept = []
-    oldest = today - timedelta(days=keep_days)
-    for day in sorted(folder.iterdir()) if folder.is_dir() else []:
-        try:
-            made = date.fromisoformat(day.name)
-        except ValueError:
-            continue  # not ours
-        # Python reads 20200101 and 2020-W01-1 too: such a folder is somebody else's.
-        ours = day.name == made.isoformat()
-        if ours and made < oldest and day.is_dir() and not day.is_symlink():
-            try:
-                shutil.rmtree(day)
-            except OSError as error:
-                message = f"{error.filename or day}: cannot be deleted: {error.strerror}"
-                raise DiskTrouble(message) from error
-            swept.append(day.name)
-    return swept
+        return _compress(content, folder, alive)
+    return move(content, folder, alive=alive)
 
 
 def tidy(folders: Sequence[Path], now: Callable[[], float] = time.time) -> list[Path]:
@@ -140,22 +120,6 @@ def tidy(folders: Sequence[Path], now: Callable[[], float] = time.time) -> list[
     return removed
 
 
-def inflated_sha256(path: Path) -> str | None:
-    """Return the hash of what a gzip file holds; None when it is damaged, or is none.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with gzip.open(path, "rb") as file:
-            while chunk := file.read(_HASH_CHUNK):
-                digest.update(chunk)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        return None
-    return digest.hexdigest()
-
-
 def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
@@ -163,30 +127,33 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def _compress(content: Content, folder: Path) -> Path:
+def _compress(content: Content, folder: Path, alive: Alive) -> Path:
     source = content.path
     part = _part(content, folder)
     with _told(content, folder):
-        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        make_folder(folder)
         try:
-            with _reading(source) as original, part.open("wb") as raw:
+            with _Source(source, alive) as original, create(part) as raw:
                 # No name and no time inside: the same bytes give the same archive.
                 with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-                    shutil.copyfileobj(original, packed, _HASH_CHUNK)
+                    shutil.copyfileobj(original, packed, CHUNK)
                 raw.flush()
                 os.fsync(raw.fileno())
-            if inflated_sha256(part) != content.sha256:
+            if inflated_sha256(part, alive) != content.sha256:
                 message = f"{source.name}: changed while it was being compressed"
                 raise FileChanged(message)
-            for target in _names(folder / f"{source.name}.gz", content.sha256):
+            for target in names(folder / f"{source.name}.gz", content.sha256):
                 if os.path.lexists(target):
-                    if not target.is_file() or inflated_sha256(target) != content.sha256:
+                    if not target.is_file() or inflated_sha256(target, alive) != content.sha256:
                         continue
                 else:
-                    os.link(part, target)
+                    try:
+                        give_name(part, target)
+                    except FileExistsError:
+                        continue
                 sync_folder(folder)
-                _refuse_changed(content)
-                source.unlink()
+                _refuse_changed(content, alive)
+                remove(content, alive)
                 return target
         finally:
             part.unlink(missing_ok=True)
@@ -209,40 +176,27 @@ def _told(content: Content, folder: Path) -> Iterator[None]:
         raise DiskTrouble(message) from error
 
 
-def _names(wanted: Path, sha256: str) -> Iterator[Path]:
-    name = wanted.name
-    if len(os.fsencode(name)) <= _NAME_BYTES:
-        yield wanted
-    endings = next((e for e in _ENDINGS if name.lower().endswith(e)), "")
-    stem, endings = name[: len(name) - len(endings)], name[len(name) - len(endings) :]
-    mark = f".{sha256[:12]}"
-    # Cut by characters, counted in bytes: half a letter could not be written on some filesystems.
-    while len(os.fsencode(stem + mark + endings)) > _NAME_BYTES - len(".4"):
-        stem = stem[:-1]
-    for number in ("", ".2", ".3", ".4"):
-        yield wanted.with_name(f"{stem}{mark}{number}{endings}")
-
-
-def _refuse_changed(content: Content) -> None:
-    now = os.lstat(content.path)
-    if _identity(now) != content.identity:
+def _refuse_changed(content: Content, alive: Alive) -> None:
+    now = identity(os.lstat(content.path))
+    # A change of owner or mode, or another link, changes the last of the times too: look closer.
+    if now != content.identity and (
+        now[:-1] != content.identity[:-1]
+        or sha256_of(content.path, alive, content.size) != content.sha256
+    ):
         message = f"{content.path.name}: changed since it was read; it will be looked at again"
         raise FileChanged(message)
 
 
-def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _put(content: Content, target: Path) -> bool:
+def _put(content: Content, target: Path, alive: Alive) -> bool:
     """Put the file at `target` unless something else is there; say whether it is there now."""
     source = content.path
     if os.path.lexists(target):
-        if not target.is_file() or target.is_symlink() or _sha256(target) != content.sha256:
+        kept = target.is_file() and not target.is_symlink()
+        if not kept or sha256_of(target, alive, content.size) != content.sha256:
             return False
         # A copy across filesystems that was cut short after its link has left its draft.
         _part(content, target.parent).unlink(missing_ok=True)
-        source.unlink()
+        remove(content, alive)
         return True
     try:
         os.link(source, target, follow_symlinks=False)
@@ -250,52 +204,71 @@ def _put(content: Content, target: Path) -> bool:
         return False
     except OSError as error:
         if error.errno == errno.EXDEV:
-            _copy(content, target)
-        elif error.errno in _NO_HARD_LINKS:
-            source.replace(target)
-            return True
+            if not _copy(content, target, alive):
+                return False
+            remove(content, alive)
+        elif error.errno in NO_HARD_LINKS:
+            try:
+                remove(content, alive, lambda aside: rename_new(aside, target))
+            except FileExistsError:
+                return False
         else:
             raise
-    # Between the look and the link another file may have taken the name.
-    if _identity(os.lstat(source)) != content.identity:
-        target.unlink()
-        message = f"{source.name}: was replaced while it was being moved"
-        raise FileChanged(message)
-    source.unlink()
+        return True
+    try:
+        # Between the look and the link another file may have taken the name.
+        if identity(os.lstat(source))[:-1] != content.identity[:-1]:
+            give_back(target, source)
+            raise FileChanged(replaced(source))
+        remove(content, alive)
+    except FileChanged:
+        # What was read may stay there: another process that moves it too relies on it.
+        with suppress(FileNotFoundError):
+            if sha256_of(target, alive, content.size) != content.sha256:
+                give_back(target, source)
+        raise
     return True
 
 
-def _copy(content: Content, target: Path) -> None:
+def _copy(content: Content, target: Path, alive: Alive) -> bool:
+    """Copy the file to `target` in another filesystem; say whether the name was free."""
     part = _part(content, target.parent)
     try:
-        with _reading(content.path) as original, part.open("wb") as copy:
-            shutil.copyfileobj(original, copy, _HASH_CHUNK)
+        with _Source(content.path, alive) as original, create(part) as copy:
+            shutil.copyfileobj(original, copy, CHUNK)
             copy.flush()
             os.fsync(copy.fileno())
-        if _sha256(part) != content.sha256:
+        if sha256_of(part, alive) != content.sha256:
             message = f"{content.path.name}: changed while it was being copied"
             raise FileChanged(message)
         shutil.copystat(content.path, part, follow_symlinks=False)
         try:
-            os.link(part, target)
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            part.replace(target)
+            give_name(part, target)
+        except FileExistsError:
+            return False
     finally:
         part.unlink(missing_ok=True)
     sync_folder(target.parent)
+    return True
 
 
-def _reading(path: Path) -> BinaryIO:
-    # Neither through a link nor into a FIFO that took the file's name.
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+class _Source:
+    """A file to be copied, that can be given up at each piece."""
+
+    def __init__(self, path: Path, alive: Alive) -> None:
+        self._file = os.fdopen(os.open(path, READ_FLAGS), "rb")
+        self._alive = alive
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, size: int = -1) -> bytes:
+        self._alive()
+        return self._file.read(size)
 
 
 def _part(content: Content, folder: Path) -> Path:
     return folder / f".{content.sha256[:32]}.part"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

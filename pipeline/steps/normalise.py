@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.contract import PLACE_UNKNOWN, Contract, flag_bits
+from pipeline.contract import PARTIAL, PLACE_UNKNOWN, Contract, Reason, flag_bits
 from pipeline.contract.explain import conflict
 from pipeline.records import Bools, Ints, Readings, Rejected, Repeats, Rows, Valid, frame_of
 
@@ -79,6 +79,8 @@ def settle(
     same = _equal(ours, theirs)
     files, at = frame["file"].to_numpy(), frame["row"].to_numpy()
     conflicts = []
+    # Where many rows say the same, they share what is told of them.
+    told: dict[tuple[object, ...], tuple[Reason, ...]] = {}
     for i in np.flatnonzero(~same):
         file, row, kept = int(files[i]), int(at[i]), int(first[i])
         where = f"line {rows.line_no[kept]}"
@@ -86,11 +88,14 @@ def settle(
             where += f" of {names[rows.file[kept]]}"
         if kept in beaten:
             _, where = beaten[kept]
-        mine, stays = (
-            dict(zip(quantities, values.tolist(), strict=True)) for values in (ours[i], theirs[i])
-        )
-        reason = conflict(mine, stays, where)
-        conflicts.append(Rejected(file, int(rows.line_no[row]), rows.line(row), (reason,)))
+        key = (where, ours[i].tobytes(), theirs[i].tobytes())
+        if key not in told:
+            mine, stays = (
+                dict(zip(quantities, values.tolist(), strict=True))
+                for values in (ours[i], theirs[i])
+            )
+            told[key] = (conflict(mine, stays, where),)
+        conflicts.append(Rejected(file, int(rows.line_no[row]), rows.line(row), told[key]))
     return _count(files[same]), conflicts
 
 
@@ -115,6 +120,9 @@ def _converted(valid: Valid, rows: Rows, contract: Contract) -> Readings:
         low, high = quantity.typical
         flags |= np.where((values < low) | (values > high), bits[name], 0).astype(np.int16)
         columns[name] = values.astype(np.float32)
+    if valid.model.name in contract.partial:
+        missing = np.any([np.isnan(frame[name].to_numpy()) for name in valid.model.core], axis=0)
+        flags |= np.where(missing, PARTIAL, 0).astype(np.int16)
     columns["flags"] = flags
     columns["file"] = rows.file[valid.rows]
     columns["row"] = valid.rows

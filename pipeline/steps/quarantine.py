@@ -1,7 +1,8 @@
 """Quarantine: what could not be loaded, kept where a person can see, repair and replay it.
 
 Per source file one CSV (line number and reasons first, then the file's own columns, untouched) and
-one reason log (a JSON object per row). Names derive from the file's hash, and content from the
+one reason log (a JSON object per row). Where a file was joined of several, the CSV has a line of
+names above the rows of each header. Names derive from the file's hash, and content from the
 file, so writing again after a crash gives the same files. They are written aside, synced and
 renamed, all before the transaction commits: a row is never in neither place.
 """
@@ -24,19 +25,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import spreadsheet
 from pipeline.contract.header import Header
 from pipeline.contract.rules import Reason
 from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileRefused
-from pipeline.records import Content, Ints
+from pipeline.permissions import create, make_folder
+from pipeline.records import Bools, Content, Ints
 from pipeline.rejects import Rejects
 
 LEADING = ("line_no", "reasons")
 _HASH_DIGITS = 12
 _NAME_BYTES = 255
-_FILE_MODE = 0o640
 # Written out, rows take several times the memory that they take as columns.
 _ROWS_AT_A_TIME = 8192
+# A line that does not go into a CSV for people as it is: there is more in it than printable ASCII,
+# or a quotation mark, or what a spreadsheet would calculate. RE2's grammar, by the byte.
+_NOT_AS_IT_IS = r"[^ !#-~]|" + spreadsheet.LIVE_LINE
 _quoted = json.encoder.encode_basestring  # what `dumps` does to a string that may be Unicode
 
 # A field may be as long as a line, whose length `read` limits.
@@ -49,6 +54,8 @@ class _Output:
     log_path: Path
     csv_file: TextIO
     log_file: TextIO
+    delimiter: str
+    header: Header
 
 
 class Quarantine:
@@ -76,18 +83,29 @@ class Quarantine:
         Raises:
             DiskTrouble: the folder cannot be written to.
         """
-        words = pa.array([_words(told, header.delimiter) for told in rejected.told], pa.string())
+        words: dict[str, pa.Array] = {}
         with _disk_trouble(self._folder):
             for file, start, end in _runs(rejected.file):
-                output = self._open.get(file) or self._start(file, header)
-                code = pa.array(rejected.code[start:end])
+                output = self._output(file, header)
+                delimiter = output.delimiter
+                if delimiter not in words:
+                    both = [
+                        _words(told, delimiter, made_plain=made_plain)
+                        for made_plain in (False, True)
+                        for told in rejected.told
+                    ]
+                    words[delimiter] = pa.array(both, pa.string())
+                code = rejected.code[start:end]
                 number = pa.array(rejected.line_no[start:end]).cast(pa.string())
                 lines = rejected.lines.slice(start, end - start)
-                own, quoted = _shown(lines, rejected.line_no[start:end], header, repaired or {})
-                row = pc.binary_join_element_wise(number, words.take(code), own, header.delimiter)
+                numbers = rejected.line_no[start:end]
+                own, made_plain = shown(lines, numbers, header, repaired, delimiter)
+                quoted = _as_strings(lines)
+                why = words[delimiter].take(pa.array(code + made_plain * len(rejected.told)))
+                row = pc.binary_join_element_wise(number, why, own, delimiter)
                 output.csv_file.write(_text(row))
                 leading = f'{{"file": {_quoted(display_name(self._files[file].path))}, "line_no": '
-                reasons = rejected.json.take(code)
+                reasons = rejected.json.take(pa.array(code))
                 parts = (leading, number, ', "line": ', quoted, ', "reasons": ', reasons, "}")
                 output.log_file.write(_text(pc.binary_join_element_wise(*parts, "")))
 
@@ -124,15 +142,22 @@ class Quarantine:
                     with suppress(OSError):
                         _part(path).unlink()
 
-    def _start(self, file: int, header: Header) -> _Output:
-        content = self._files[file]
-        csv_path, log_path = (self._folder / name for name in _names(base_name(content)))
-        self._folder.mkdir(parents=True, exist_ok=True)
-        # The byte order mark tells spreadsheets that this is UTF-8.
-        output = _Output(csv_path, log_path, _created(csv_path, bom=True), _created(log_path))
-        self._open[file] = output
+    def _output(self, file: int, header: Header) -> _Output:
+        """Return where rows of a file go, below a header of theirs."""
+        output = self._open.get(file)
+        if output is None:
+            content = self._files[file]
+            csv_path, log_path = (self._folder / name for name in _names(base_name(content)))
+            make_folder(self._folder)
+            # The byte order mark tells spreadsheets that this is UTF-8.
+            files = _created(csv_path, bom=True), _created(log_path)
+            output = _Output(csv_path, log_path, *files, header.delimiter, header)
+            self._open[file] = output
+        elif output.header.line == header.line:
+            return output
+        output.header = header
         names = fields(header, header.line.encode())
-        output.csv_file.write(written([*LEADING, *names], header.delimiter))
+        output.csv_file.write(written([*LEADING, *map(spreadsheet.plain, names)], output.delimiter))
         return output
 
 
@@ -154,15 +179,17 @@ def refuse(folder: Path, content: Content, refusal: FileRefused) -> None:
     """
     base = base_name(content)
     reason = folder / f"{base}.refused.json"
-    told = {
+    told: dict[str, object] = {
         "file": display_name(content.path),
         "sha256": content.sha256,
         "bytes": content.size,
         "rule": refusal.rule,
         "message": refusal.message,
     }
+    if refusal.sample:
+        told["sample"] = list(refusal.sample)
     with _disk_trouble(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # An attempt that failed late may have published rows of it: now the whole file is there.
         for name in _names(base):
             (folder / name).unlink(missing_ok=True)
@@ -212,17 +239,20 @@ def _endings(path: Path) -> str:
     return path.suffix
 
 
+def not_as_they_are(lines: pa.Array, header: Header) -> Bools:
+    """Return which lines a CSV for people cannot show just as they are, field by field."""
+    if _leading(header):
+        return np.ones(len(lines), bool)
+    found: Bools = pc.match_substring_regex(lines, _NOT_AS_IT_IS).to_numpy(zero_copy_only=False)
+    return found
+
+
 def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
 def _created(path: Path, *, bom: bool = False) -> TextIO:
-    descriptor = os.open(
-        _part(path),
-        os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC,
-        _FILE_MODE,
-    )
-    raw = os.fdopen(descriptor, "wb", buffering=1 << 16)
+    raw = create(_part(path))
     return TextIOWrapper(raw, encoding="utf-8-sig" if bom else "utf-8", newline="")
 
 
@@ -230,6 +260,9 @@ def written(row: Sequence[str], delimiter: str) -> str:
     """Return a row as CSV, its line end included."""
     # A stray carriage return would end the row for some readers. Quoting keeps it in, and Python
     # quotes it only where it is part of the line end.
+    plain = delimiter.join(row)
+    if plain.count(delimiter) == len(row) - 1 and plain and not _special(plain):
+        return plain + "\n"
     text = StringIO()
     csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerow(row)
     return text.getvalue().removesuffix("\r\n") + "\n"
@@ -243,24 +276,72 @@ def _runs(file: Ints) -> Iterator[tuple[int, int, int]]:
             yield int(file[start]), start, min(start + _ROWS_AT_A_TIME, last)
 
 
-def _words(told: tuple[Reason, ...], delimiter: str) -> str:
-    return written([" | ".join(reason.message for reason in told)], delimiter)[:-1]
+def _words(told: tuple[Reason, ...], delimiter: str, *, made_plain: bool) -> str:
+    text = " | ".join(reason.message for reason in told)
+    return written([with_reasons(text, made_plain=made_plain)], delimiter)[:-1]
 
 
-def _shown(
-    lines: pa.Array, line_no: Ints, header: Header, repaired: Mapping[int, Sequence[str]]
-) -> tuple[pa.Array, pa.Array]:
-    """Return lines as the CSV shows them, and as JSON strings."""
-    if not _leading(header) and not repaired and not _needs_quoting(lines):
-        text = lines.cast(pa.string())
-        return text, pc.binary_join_element_wise('"', text, '"', "")
-    given = lines.to_pylist()
-    own = [
-        written(repaired.get(number) or fields(header, line), header.delimiter)[:-1]
-        for number, line in zip(line_no.tolist(), given, strict=True)
-    ]
-    quoted = [_quoted(line.decode(errors="replace")) for line in given]
-    return pa.array(own, pa.string()), pa.array(quoted, pa.string())
+def with_reasons(text: str, *, made_plain: bool) -> str:
+    """Return the cell that says why a row was rejected.
+
+    Args:
+        text: the sentences.
+        made_plain: whether another cell of the row does not stand there as it was.
+    """
+    if made_plain:
+        text = f"{text} | {spreadsheet.MARK}" if text else spreadsheet.MARK
+    return spreadsheet.plain(text)
+
+
+def shown(
+    lines: pa.Array,
+    line_no: Ints,
+    header: Header,
+    repaired: Mapping[int, Sequence[str]] | None = None,
+    delimiter: str | None = None,
+) -> tuple[pa.Array, Ints]:
+    """Return lines as the CSV shows them, without our two columns.
+
+    Args:
+        lines: the lines, as bytes.
+        line_no: their numbers.
+        header: what names their columns.
+        repaired: line number → its fields as a person has left them so far.
+        delimiter: what separates them there; None: what does in the file.
+
+    Returns:
+        The lines, and for each 1 if something in it was made plain, else 0.
+    """
+    changed = repaired or {}
+    made_plain = np.zeros(len(lines), np.int64)
+    delimiter = delimiter or header.delimiter
+    if delimiter != header.delimiter:
+        slow = np.ones(len(lines), bool)
+    else:
+        slow = not_as_they_are(lines, header)
+        if changed:
+            slow = slow | np.isin(line_no, np.fromiter(changed, np.int64, len(changed)))
+    if not slow.any():
+        return lines.cast(pa.string()), made_plain
+    own = []
+    given = lines.filter(pa.array(slow)).to_pylist()
+    for at, line in zip(np.flatnonzero(slow).tolist(), given, strict=True):
+        found = changed.get(int(line_no[at])) or fields(header, line)
+        cells = list(map(spreadsheet.plain, found))
+        made_plain[at] = cells != list(found)
+        own.append(written(cells, delimiter)[:-1])
+    mask = pa.array(slow)
+    # What is not UTF-8 is among the masked ones.
+    rest = pc.if_else(mask, pa.scalar(None, pa.binary()), lines).cast(pa.string())
+    return pc.replace_with_mask(rest, mask, pa.array(own, pa.string())), made_plain
+
+
+def _as_strings(lines: pa.Array) -> pa.Array:
+    """Return lines as JSON strings."""
+    if not _needs_quoting(lines):
+        return pc.binary_join_element_wise('"', lines.cast(pa.string()), '"', "")
+    quoted = [_quoted(line.decode(errors="replace")) for line in lines.to_pylist()]
+    return pa.array(quoted, pa.string())
 
 
 def _needs_quoting(lines: pa.Array) -> bool:
@@ -278,7 +359,14 @@ def _text(rows: pa.Array) -> str:
     return "".join(ended.to_pylist())
 
 
+def _special(text: str) -> bool:
+    """Whether a text holds what makes CSV more than text between delimiters."""
+    return '"' in text or "\r" in text or "\n" in text
+
+
 def _fields(line: str, delimiter: str) -> list[str]:
+    if line and not _special(line):
+        return line.split(delimiter)
     try:
         return next(csv.reader([line], delimiter=delimiter, strict=True), [])
     except csv.Error:
@@ -318,12 +406,13 @@ def reset(folder: Path, sha256: str) -> None:
 
 def outputs(folder: Path, sha256: str) -> list[Path]:
     """Return the CSV and the reason log of a file, those that are there, in this order."""
-    digits = sha256[:_HASH_DIGITS]
-    return [
-        path
-        for ending in (".csv", ".reasons.jsonl")
-        for path in sorted(folder.glob(f"*.{digits}{ending}"))
-    ]
+    endings = tuple(f".{sha256[:_HASH_DIGITS]}{ending}" for ending in (".csv", ".reasons.jsonl"))
+    found: tuple[list[str], list[str]] = ([], [])
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(endings) and not entry.name.startswith("."):
+                found[not entry.name.endswith(endings[0])].append(entry.name)
+    return [folder / name for names in found for name in sorted(names)]
 
 
 def digits_in(name: str) -> list[str]:

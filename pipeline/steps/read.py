@@ -9,13 +9,12 @@ found.
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import io
 import itertools
 import os
+import re
 import stat
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,17 +23,22 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
+from pipeline.asides import identity
+from pipeline.budget import ALWAYS_ALLOWED
 from pipeline.config import Settings
 from pipeline.contract import Contract
-from pipeline.contract.header import recognise
+from pipeline.contract.header import MAX_HEADER_BYTES, recognise
 from pipeline.errors import DiskTrouble, FileChanged, FileRefused
-from pipeline.records import Block, Content, Segment
+from pipeline.inflate import decoded
+from pipeline.records import Block, Content, Ints
+from pipeline.sections import Sections
+from pipeline.unstored import first_type, refuse
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _HASH_CHUNK = 1 << 20
-_SHORT_LINE = 16  # bytes; shorter ones are no readings, and what is told of each takes room
+_CONTROL = re.compile(r"[\0-\x08\x0a-\x1f]")
+_SHORT_LINE = 48  # bytes; shorter ones are no readings, and what is told of each takes room
 
 # What people drop by mistake, by its first bytes.
 _KINDS_BY_MAGIC = {
@@ -49,7 +53,11 @@ _KINDS_BY_MAGIC = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
     b"\x7fELF": "a program",
+    # What is compressed once was inflated by now.
+    b"\x1f\x8b": "compressed with gzip twice: decompress it once",
 }
+_OLD_MAC = bytes.maketrans(b"\r", b"\n")
+_TAR_MAGIC, _TAR_AT = b"ustar", 257
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +68,18 @@ class Limits:
         block_bytes: text that is handled at a time.
         max_line_bytes: a longer line refuses the file.
         max_inflated_bytes: a compressed file that inflates to more is refused.
+        max_amplification: and so is one that inflates to so many times its size.
     """
 
     block_bytes: int
     max_line_bytes: int
     max_inflated_bytes: int
+    max_amplification: int = 200
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return those of a site."""
-        return cls(settings.block_bytes, settings.max_line_bytes, settings.max_inflated_bytes)
+        return cls(**{name: getattr(settings, name) for name in cls.__slots__})
 
 
 @contextmanager
@@ -117,10 +127,11 @@ def content(path: Path, hold_bytes: int, alive: Callable[[], None] = lambda: Non
     with opened(path) as file:
         found = os.fstat(file.fileno())
         size = found.st_size
-        identity = (found.st_dev, found.st_ino, size, found.st_mtime_ns)
+        known_by = identity(found)
         if size <= hold_bytes:
             held = _read_exactly(file, size, path)
-            return Content(path, size, hashlib.sha256(held).hexdigest(), held, identity)
+            _refuse_changed(file, known_by, path)
+            return Content(path, size, hashlib.sha256(held).hexdigest(), held, known_by)
         digest = hashlib.sha256()
         total = 0
         while chunk := file.read(_HASH_CHUNK):
@@ -129,7 +140,14 @@ def content(path: Path, hold_bytes: int, alive: Callable[[], None] = lambda: Non
             total += len(chunk)
         if total != size:
             raise FileChanged(_changed(path))
-        return Content(path, size, digest.hexdigest(), None, identity)
+        _refuse_changed(file, known_by, path)
+        return Content(path, size, digest.hexdigest(), None, known_by)
+
+
+def _refuse_changed(file: BinaryIO, before: tuple[int, ...], path: Path) -> None:
+    # Rewritten in place, it may be of the same size.
+    if identity(os.fstat(file.fileno())) != before:
+        raise FileChanged(_changed(path))
 
 
 def _read_exactly(file: BinaryIO, size: int, path: Path) -> bytes:
@@ -186,32 +204,57 @@ def _blocks(
     header = recognise(line, contract)
     at_line = skipped + 2  # the header itself is line `skipped + 1`
     text = first[end:]
+    if name := first_type(text, header, contract):
+        refuse(name, header, _rows_again(item, text, limits, alive))
+    sections = Sections(file, header, contract)
     while True:
         _refuse_long_line(text, at_line, limits)
-        for some, count in _of_few_lines(text, limits.block_bytes // _SHORT_LINE):
-            yield Block(header, some, (Segment(file, at_line, count),))
-            at_line += count
+        for some, ends in _of_few_lines(text, limits.block_bytes // _SHORT_LINE):
+            several = list(merged(sections.cut(some, ends, at_line), limits.block_bytes))
+            sections.count(len(several))
+            yield from several
+            at_line += len(ends)
         following = next(pieces, None)
         if following is None:
             return
         text = following
 
 
-def _of_few_lines(text: bytes, most: int) -> Iterator[tuple[bytes, int]]:
-    """Cut text at every so many lines, and count them; readings have longer lines than that."""
-    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1
-    if len(ends) <= most:
-        yield text, len(ends)
-        return
+def _rows_again(
+    item: Content, text: bytes, limits: Limits, alive: Callable[[], None]
+) -> Iterator[bytes]:
+    """Yield the rows of a file of which the first are at hand, apart from the reading proper."""
+    yield text
+    pieces = _pieces(item, limits, alive)
+    _first_text(pieces, limits)
+    yield from pieces
+
+
+def _of_few_lines(text: bytes, most: int) -> Iterator[tuple[bytes, Ints]]:
+    """Cut text at every so many lines, with where each ends; readings have longer lines."""
     start = 0
-    for at in range(0, len(ends), most):
-        some = ends[at : at + most]
-        yield text[start : some[-1]], len(some)
-        start = int(some[-1])
+    left = text.count(b"\n")
+    while left > most:
+        # No further than so many bytes at a time: where each of millions of lines ends takes room.
+        found: list[Ints] = []
+        end = count = 0
+        while count < most:
+            some = np.frombuffer(text, np.uint8, min(most, len(text) - start - end), start + end)
+            ends = np.flatnonzero(some == ord("\n"))[: most - count] + 1
+            count += len(ends)
+            found.append(ends + end)
+            end += int(ends[-1]) if count == most else len(some)
+        yield text[start : start + end], np.concatenate(found)
+        start += end
+        left -= most
+    rest = text[start:]
+    yield rest, np.flatnonzero(np.frombuffer(rest, np.uint8) == ord("\n")) + 1
 
 
 def merged(parts: list[Block], block_bytes: int) -> Iterator[Block]:
     """Put blocks with the same header together, up to `block_bytes` of text each.
+
+    They get no more lines than blocks of a large file, however short these are.
 
     Files with the same kinds of readings keep their order, also where their headers differ: the
     first of two readings of the same sensor and time is the one that stays.
@@ -220,7 +263,7 @@ def merged(parts: list[Block], block_bytes: int) -> Iterator[Block]:
     for part in parts:
         runs = by_columns.setdefault(part.header.readings, [])
         if not runs or not runs[-1].add(part, block_bytes):
-            runs.append(_Run([part], len(part.text)))
+            runs.append(_Run([part], len(part.text), _lines(part)))
     for runs in by_columns.values():
         for run in runs:
             yield _joined(run.parts)
@@ -230,16 +273,22 @@ def merged(parts: list[Block], block_bytes: int) -> Iterator[Block]:
 class _Run:
     parts: list[Block]
     size: int
+    lines: int
 
     def add(self, part: Block, limit: int) -> bool:
         """Add a block if it has the same header and there is room; say whether."""
         first = self.parts[0].header
         same = (first.delimiter, first.line) == (part.header.delimiter, part.header.line)
-        if not same or self.size + len(part.text) > limit:
+        size, lines = self.size + len(part.text), self.lines + _lines(part)
+        if not same or size > limit or lines > limit // _SHORT_LINE:
             return False
         self.parts.append(part)
-        self.size += len(part.text)
+        self.size, self.lines = size, lines
         return True
+
+
+def _lines(block: Block) -> int:
+    return sum(segment.lines for segment in block.segments)
 
 
 def _joined(run: list[Block]) -> Block:
@@ -251,9 +300,16 @@ def _joined(run: list[Block]) -> Block:
 
 def _pieces(item: Content, limits: Limits, alive: Callable[[], None]) -> Iterator[bytes]:
     """Yield the file's text in pieces of whole lines, each ended by a newline."""
-    carry = b""
-    for chunk in _inflated(item, limits):
+    carried: list[bytes] = []
+    length = 0
+    old_mac: bool | None = None
+    for chunk in _inflated(item, limits, alive):
         alive()
+        if old_mac is None:
+            old_mac = b"\r" in chunk and b"\n" not in chunk
+        if old_mac:
+            # Carriage returns alone end the lines: Excel's format 'CSV (Macintosh)'.
+            chunk = chunk.translate(_OLD_MAC)
         # Only the last chunk is short. A last line without its end gets one here: as a piece of its
         # own it would keep a small file from sharing a block.
         last = item.held is not None and len(chunk) < limits.block_bytes
@@ -261,30 +317,38 @@ def _pieces(item: Content, limits: Limits, alive: Callable[[], None]) -> Iterato
             chunk += b"\n"
         cut = chunk.rfind(b"\n") + 1
         if not cut:
-            carry += chunk
-            if len(carry) > limits.max_line_bytes:
+            carried.append(chunk)
+            length += len(chunk)
+            if length > limits.max_line_bytes:
                 # The rest is of no use: the line that it belongs to refuses the file.
                 break
             continue
-        yield carry + chunk[:cut]
-        carry = chunk[cut:]
-    if carry:
-        yield carry + b"\n"
+        yield b"".join((*carried, chunk[:cut]))
+        carried = [chunk[cut:]]
+        length = len(carried[0])
+    if length:
+        yield b"".join((*carried, b"\n"))
 
 
-def _inflated(item: Content, limits: Limits) -> Iterator[bytes]:
+def _inflated(item: Content, limits: Limits, alive: Callable[[], None]) -> Iterator[bytes]:
+    most = ALWAYS_ALLOWED + limits.max_amplification * item.size
+    setting = "max_amplification"
+    if most >= limits.max_inflated_bytes:
+        most, setting = limits.max_inflated_bytes, "max_inflated_bytes"
     if item.held is not None:
-        yield from _decoded(io.BytesIO(item.held), itertools.repeat(limits.block_bytes), limits)
+        sizes = itertools.repeat(limits.block_bytes)
+        yield from decoded(io.BytesIO(item.held), sizes, most, setting, alive)
         return
     with opened(item.path) as file:
         hashed = _Hashed(file)
         # The first blocks are shorter, so that whoever loads them need not wait for a long one; and
         # they grow slowly, so that the next is ready when one is loaded.
-        sizes = itertools.chain(
+        growing = itertools.chain(
             (limits.block_bytes * eighths // 8 for eighths in (4, 5, 6)),
             itertools.repeat(limits.block_bytes),
         )
-        yield from _decoded(io.BufferedReader(hashed, _HASH_CHUNK), sizes, limits)
+        buffered = io.BufferedReader(hashed, _HASH_CHUNK)
+        yield from decoded(buffered, growing, most, setting, alive)
         if hashed.digest.hexdigest() != item.sha256:
             raise FileChanged(_changed(item.path))
 
@@ -306,58 +370,6 @@ class _Hashed(io.RawIOBase):
         return len(chunk)
 
 
-def _decoded(file: io.BufferedIOBase, sizes: Iterator[int], limits: Limits) -> Iterator[bytes]:
-    """Yield the text in chunks of these sizes; only the last is shorter."""
-    magic = file.read(2)
-    start = _Prefixed(magic, file)
-    if magic != _GZIP_MAGIC:
-        while chunk := start.read(next(sizes)):
-            yield chunk
-        return
-    total = 0
-    try:
-        with gzip.GzipFile(fileobj=start, mode="rb") as inflating:
-            while chunk := inflating.read(next(sizes)):
-                total += len(chunk)
-                if total > limits.max_inflated_bytes:
-                    message = (
-                        f"inflates to more than {limits.max_inflated_bytes:,} bytes "
-                        "(setting max_inflated_bytes)"
-                    )
-                    raise FileRefused("too_large", message)
-                yield chunk
-    except EOFError:
-        message = "the gzip stream is cut short: the file was not copied to its end"
-        raise FileRefused("corrupt_gzip", message) from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        message = f"the gzip stream is damaged: {error}"
-        raise FileRefused("corrupt_gzip", message) from None
-    # gzip stops at its end; what may follow still belongs to the file's hash.
-    while start.read(_HASH_CHUNK):
-        pass
-
-
-class _Prefixed(io.BufferedIOBase):
-    """A file whose first bytes were read already."""
-
-    def __init__(self, prefix: bytes, rest: io.BufferedIOBase) -> None:
-        self._prefix = prefix
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        size = -1 if size is None else size
-        if not self._prefix:
-            return self._rest.read(size)
-        if size < 0:
-            taken, self._prefix = self._prefix, b""
-            return taken + self._rest.read()
-        taken, self._prefix = self._prefix[:size], self._prefix[size:]
-        return taken + self._rest.read(size - len(taken))
-
-
 def _first_text(pieces: Iterator[bytes], limits: Limits) -> tuple[bytes, int]:
     """Return the text from the header on, and how many lines stood before it (blank ones)."""
     skipped = 0
@@ -377,22 +389,30 @@ def _first_text(pieces: Iterator[bytes], limits: Limits) -> tuple[bytes, int]:
 
 def _header_line(text: bytes) -> tuple[str, int]:
     end = text.index(b"\n") + 1
-    raw = text[:end].rstrip(b"\r\n")
+    raw = text[: min(end, MAX_HEADER_BYTES + 1)].rstrip(b"\r\n")
     try:
         line = raw.decode()
     except UnicodeDecodeError as error:
-        message = (
-            f"the first line is not UTF-8 text: byte 0x{raw[error.start]:02X} "
-            f"at position {error.start + 1}"
-        )
-        raise FileRefused("binary", message) from None
-    for position, character in enumerate(line, start=1):
-        if ord(character) < 32 and character != "\t":
+        # A letter may have been cut in two.
+        if len(raw) <= MAX_HEADER_BYTES or error.start < MAX_HEADER_BYTES - 3:
             message = (
-                f"the first line is not text: it holds control character "
-                f"0x{ord(character):02X} at position {position}"
+                f"the first line is not UTF-8 text: byte 0x{raw[error.start]:02X} "
+                f"at position {error.start + 1}"
             )
-            raise FileRefused("binary", message)
+            raise FileRefused("binary", message) from None
+        line = raw.decode(errors="ignore")
+    if found := _CONTROL.search(line):
+        message = (
+            f"the first line is not text: it holds control character "
+            f"0x{ord(found[0]):02X} at position {found.start() + 1}"
+        )
+        raise FileRefused("binary", message)
+    if len(raw) > MAX_HEADER_BYTES:
+        message = (
+            f"the first line has more than {MAX_HEADER_BYTES:,} bytes: it is not a header of "
+            f"air-quality readings; found: {line[:200] + '…'!r}"
+        )
+        raise FileRefused("unknown_header", message)
     return line, end
 
 
@@ -404,6 +424,9 @@ def _refuse_binary(text: bytes) -> None:
     if head.startswith(_UTF16_BOMS) or nul_every_other:
         message = "the file is UTF-16 text; save it as UTF-8 (in Excel: 'CSV UTF-8')"
         raise FileRefused("utf16", message)
+    if head[_TAR_AT : _TAR_AT + len(_TAR_MAGIC)] == _TAR_MAGIC:
+        message = "this is a tar archive, not a CSV file (whatever its name says): unpack it first"
+        raise FileRefused("binary", message)
     for magic, kind in _KINDS_BY_MAGIC.items():
         if head.startswith(magic):
             message = f"this is {kind}, not a CSV file (whatever its name says)"

@@ -9,7 +9,8 @@ blank lines hold no data and are not rows. Everything else becomes an Arrow tabl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,17 +19,30 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
+from pipeline.budget import nothing, watched
 from pipeline.contract import KEY_COLUMNS, Reason
 from pipeline.contract.header import Header, header_again
 from pipeline.records import Block, Bools, Ints, Rejected, Rows
 
 _BOM = b"\xef\xbb\xbf"
 _QUOTED = re.compile(rb'"[^"]*"')
+_BLANKS = b" \t\r\v\f;,|"
+_IS_BLANK = np.zeros(256, bool)
+_IS_BLANK[[*_BLANKS, *b'"\n']] = True
+_MARKS = 2**18  # bytes that are looked at together: the place of each may take eight
 _MOST_UNEVEN = 1000  # lines of a block that Arrow tells of one by one
 
 
-def split(block: Block) -> Rows:
-    """Split a block's lines into columns."""
+def split(block: Block, check: Callable[[], None] = nothing) -> Rows:
+    """Split a block's lines into columns.
+
+    Args:
+        block: the lines.
+        check: called now and then; what it raises ends the work.
+    """
+    if b"\r\r" in block.text:
+        # Python's csv module, on Windows, in a file that was opened as text.
+        block = replace(block, text=re.sub(rb"\r+\n", b"\n", block.text))
     raw = np.frombuffer(block.text, np.uint8)
     newlines = np.flatnonzero(raw == ord("\n"))
     starts = np.concatenate([np.zeros(min(1, len(newlines)), np.int64), newlines[:-1] + 1])
@@ -39,26 +53,29 @@ def split(block: Block) -> Rows:
     file = np.repeat([segment.file for segment in block.segments], counts)
     line_no = _line_numbers(block, len(newlines))
 
-    blank = ends == starts
-    faults = _faults(block, raw, starts, ends, blank)
+    blank = _blank(block.text, raw, starts, ends)
+    faults = _faults(block, raw, starts, ends, blank, check)
     keep = ~blank
     keep[list(faults)] = False
     table, uneven = _parsed(block, raw, starts, newlines, keep)
     if table is None:
-        uneven = _all_uneven(block, raw, starts, ends, keep)
+        check()
+        uneven = _all_uneven(block, raw, starts, ends, keep, check)
         keep[uneven.lines] = False
         table, others = _parsed(block, raw, starts, newlines, keep)
         if table is None or len(others.lines):  # pragma: no cover  # if we and Arrow disagreed
             message = "a block could not be split"
             raise AssertionError(message)
     keep[uneven.lines] = False
-    faults |= _ragged(block, starts, ends, uneven)
+    faults |= _ragged(block, starts, ends, uneven, check)
 
     at_fault = np.array(sorted(faults), np.int64)
     columns = (at_fault, *(column[at_fault] for column in (file, line_no, starts, ends)))
     rejected = [
         Rejected(of, number, block.text[start:end], (faults[i],))
-        for i, of, number, start, end in zip(*(c.tolist() for c in columns), strict=True)
+        for i, of, number, start, end in watched(
+            zip(*(c.tolist() for c in columns), strict=True), check
+        )
     ]
     files, read = np.unique(file[~blank], return_counts=True)
     return Rows(
@@ -72,6 +89,16 @@ def split(block: Block) -> Rows:
         starts=starts[keep],
         ends=ends[keep],
     )
+
+
+def _blank(text: bytes, raw: npt.NDArray[np.uint8], starts: Ints, ends: Ints) -> Bools:
+    """Return which lines hold nothing, or spaces and delimiters only."""
+    blank: Bools = ends == starts
+    some = np.flatnonzero(_IS_BLANK[raw[starts]] & ~blank)
+    some = some[_IS_BLANK[raw[starts[some] + 1]]]  # a line that ends here has a line end here
+    for i in some.tolist():
+        blank[i] = not text[starts[i] : ends[i]].replace(b'""', b"").strip(_BLANKS)
+    return blank
 
 
 def _line_numbers(block: Block, total: int) -> Ints:
@@ -156,52 +183,79 @@ def _parsed(
 
 
 def _faults(
-    block: Block, raw: npt.NDArray[np.uint8], starts: Ints, ends: Ints, blank: Bools
+    block: Block,
+    raw: npt.NDArray[np.uint8],
+    starts: Ints,
+    ends: Ints,
+    blank: Bools,
+    check: Callable[[], None],
 ) -> dict[int, Reason]:
     """Find the lines whose bytes alone make them unusable: line index → reason."""
     text = block.text
+    if block.header.fault is not None:
+        return dict.fromkeys(np.flatnonzero(~blank).tolist(), block.header.fault)
     faults: dict[int, Reason] = {}
+    # A block may hold very many such lines: equal reasons are shared.
+    nuls: dict[int, Reason] = {}
+    undecodable: dict[tuple[int, int], Reason] = {}
 
-    def lines_with(positions: Ints) -> Iterable[int]:
-        # ends, not newlines: a carriage return belongs to the line end.
-        found = np.unique(np.searchsorted(ends, positions))
-        return (int(i) for i in found if i not in faults and not blank[i])
+    def lines_with(marks: Bools) -> Iterable[int]:
+        found = _lines_with(marks, ends)
+        found = found[~blank[found]]
+        return (i for i in watched(found.tolist(), check) if i not in faults)
 
     if b"\0" in text:
-        for i in lines_with(np.flatnonzero(raw == 0)):
+        for i in lines_with(raw == 0):
             at = text.index(b"\0", starts[i]) - int(starts[i]) + 1
-            faults[i] = Reason("nul_byte", f"the line contains a NUL byte at position {at}")
+            if at not in nuls:
+                nuls[at] = Reason("nul_byte", f"the line contains a NUL byte at position {at}")
+            faults[i] = nuls[at]
     if not text.isascii():
-        for i in lines_with(np.flatnonzero(raw >= 0x80)):
-            if reason := _undecodable(text[starts[i] : ends[i]]):
-                faults[i] = reason
+        for i in lines_with(raw >= 0x80):
+            try:
+                text[starts[i] : ends[i]].decode()
+            except UnicodeDecodeError as error:
+                fault = text[starts[i] + error.start], error.start
+                if fault not in undecodable:
+                    undecodable[fault] = _undecodable(*fault)
+                faults[i] = undecodable[fault]
     if b"\r" in text:
-        returns = np.flatnonzero(raw == ord("\r"))
-        for i in lines_with(returns[raw[returns + 1] != ord("\n")]):
-            message = "the line contains a carriage return in its middle"
-            faults[i] = Reason("width", message, expected="one row a line")
+        returns = raw == ord("\r")
+        # The last byte is a newline, and one that follows ends the line.
+        returns[:-1] &= raw[1:] != ord("\n")
+        message = "the line contains a carriage return in its middle"
+        reason = Reason("width", message, expected="one row a line")
+        for i in lines_with(returns):
+            faults[i] = reason
     if b'"' in text:
         well_formed = _quoting(block.header.delimiter)
-        for i in lines_with(np.flatnonzero(raw == ord('"'))):
+        message = "a quotation mark is out of place, so the fields cannot be told apart"
+        reason = Reason("quote", message)
+        for i in lines_with(raw == ord('"')):
             line = text[starts[i] : ends[i]]
             if not well_formed.fullmatch(line):
-                message = "a quotation mark is out of place, so the fields cannot be told apart"
-                faults[i] = Reason("quote", message)
+                faults[i] = reason
     return faults
 
 
-def _undecodable(line: bytes) -> Reason | None:
-    try:
-        line.decode()
-    except UnicodeDecodeError as error:
-        byte = f"0x{line[error.start]:02X}"
-        return Reason(
-            "encoding",
-            f"the line is not valid UTF-8: byte {byte} at position {error.start + 1}",
-            value=byte,
-            expected="UTF-8",
-        )
-    return None
+def _lines_with(marks: Bools, ends: Ints) -> Ints:
+    """Return the lines that hold marked bytes; every byte of a block may be marked.
+
+    Args:
+        marks: of each byte of the block.
+        ends: where each line ends, its line end left out: a carriage return belongs to that.
+    """
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(marks), _MARKS):
+        marked = np.flatnonzero(marks[start : start + _MARKS])
+        found.append(np.unique(np.searchsorted(ends, marked + start)))
+    return np.unique(np.concatenate(found))
+
+
+def _undecodable(value: int, start: int) -> Reason:
+    byte = f"0x{value:02X}"
+    message = f"the line is not valid UTF-8: byte {byte} at position {start + 1}"
+    return Reason("encoding", message, value=byte, expected="UTF-8")
 
 
 @lru_cache(maxsize=8)
@@ -212,15 +266,20 @@ def _quoting(delimiter: str) -> re.Pattern[bytes]:
 
 
 def _all_uneven(
-    block: Block, raw: npt.NDArray[np.uint8], starts: Ints, ends: Ints, keep: Bools
+    block: Block,
+    raw: npt.NDArray[np.uint8],
+    starts: Ints,
+    ends: Ints,
+    keep: Bools,
+    check: Callable[[], None],
 ) -> _Uneven:
     """Find the uneven lines, however many there are."""
     delimiter = block.header.delimiter
     at = np.flatnonzero(raw == ord(delimiter))
     fields = np.searchsorted(at, ends) - np.searchsorted(at, starts) + 1
     if b'"' in block.text:
-        quoted = np.unique(np.searchsorted(ends, np.flatnonzero(raw == ord('"'))))
-        for i in quoted[keep[quoted]]:
+        quoted = _lines_with(raw == ord('"'), ends)
+        for i in watched(quoted[keep[quoted]].tolist(), check):
             # Well formed, or it would not be kept: what is between quotes holds no fields.
             outside = _QUOTED.sub(b"", block.text[starts[i] : ends[i]])
             fields[i] = outside.count(delimiter.encode()) + 1
@@ -228,7 +287,9 @@ def _all_uneven(
     return _Uneven(lines, fields[lines])
 
 
-def _ragged(block: Block, starts: Ints, ends: Ints, uneven: _Uneven) -> dict[int, Reason]:
+def _ragged(
+    block: Block, starts: Ints, ends: Ints, uneven: _Uneven, check: Callable[[], None]
+) -> dict[int, Reason]:
     """Return line index → what is told of an uneven line."""
     due = len(block.header.names)
     ragged: dict[int, Reason] = {}
@@ -236,7 +297,8 @@ def _ragged(block: Block, starts: Ints, ends: Ints, uneven: _Uneven) -> dict[int
     told: dict[int, Reason] = {}
     lines = uneven.lines
     columns = (lines, uneven.fields, starts[lines], ends[lines])
-    for i, found, start, end in zip(*(column.tolist() for column in columns), strict=True):
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for i, found, start, end in watched(rows, check):
         if found not in told:
             told[found] = Reason(
                 "width",

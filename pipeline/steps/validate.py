@@ -17,42 +17,61 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.budget import TooManyReasons, nothing, watched
 from pipeline.contract import MAX_ID, Contract, Model, Reason
-from pipeline.contract.explain import Explainer
+from pipeline.contract.explain import Explainer, shortened
 from pipeline.contract.header import header_again
+from pipeline.contract.models import NOT_STORED_TYPES
 from pipeline.contract.schemas import EMPTY_ID, UNREADABLE_ID, failing_cells, reading_schema
+from pipeline.contract.timestamps import END_OF_DAY, PATTERN
 from pipeline.odd import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
 from pipeline.records import Bools, Floats, Ints, Rows, Times, Valid, frame_of
 from pipeline.rejects import Rejects
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-_WHOLE = r"^[+-]?0*\d{1,18}$"
-_TIME = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?$"
+_WHOLE = r"^[+-]?0*\d{1,18}(\.0*)?$"  # pandas writes whole numbers so beside empty cells
 _SHORTEST_TIME = len("2017-07-01T00:00")
 _PIECE = 1024  # cells
+_FEW_ROWS = 1024  # may have any number of reasons
+_DAY = np.timedelta64(1, "D")
 
 Cells = TypeVar("Cells", bound=npt.NDArray[Any])
 
 
-def validate(rows: Rows, contract: Contract, now: datetime) -> tuple[list[Valid], Rejects]:
+def validate(
+    rows: Rows,
+    contract: Contract,
+    now: datetime,
+    check: Callable[[], None] = nothing,
+    most_reasons: int | None = None,
+) -> tuple[list[Valid], Rejects]:
     """Judge every row of a block.
 
     Args:
         rows: the rows, as text.
         contract: what is accepted.
         now: the present, in UTC; readings may be at most a day ahead of it.
+        check: called now and then; what it raises ends the work.
+        most_reasons: how many different reasons there may be, roughly, unless the rows are few.
 
     Returns:
         The valid rows, a group for each kind of sensor model, and the rejected ones in row order.
+
+    Raises:
+        TooManyReasons: there are more than `most_reasons`.
     """
-    findings = _Findings(rows.table.num_rows)
+    findings = _Findings(rows.table.num_rows, check, most_reasons)
     valid: list[Valid] = []
     for model, members in _by_model(rows, contract, findings):
+        if _tell_surplus(rows, members, model, contract, findings):
+            members = members[findings.code[members] < 0]
         whole = len(members) == rows.table.num_rows
         table = rows.table if whole else rows.table.take(pa.array(members))
+        check()
         frame = _as_numbers(table, model)
+        check()
         schema = reading_schema(contract, model, now)
-        failing = failing_cells(schema, frame)
+        failing = failing_cells(schema, frame, model.core)
         if failing:
             _tell(rows, table, members, failing, Explainer(contract, model, now), findings)
             good = findings.code[members] < 0
@@ -72,11 +91,28 @@ class _Findings:
     Attributes:
         told: tuples of reasons.
         code: each row's position in `told`; −1 while nothing is wrong with it.
+        check: called now and then; what it raises ends the work.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, check: Callable[[], None], most: int | None) -> None:
+        self._most = most
+        self.check = check
         self.told: list[tuple[Reason, ...]] = []
+        self._alone: dict[Reason, int] = {}
+        self._expected = 0
         self.code = np.full(rows, -1)
+
+    def expect(self, reasons: int) -> None:
+        """Say how many more reasons there will be, before they take any room.
+
+        Raises:
+            TooManyReasons: they would take too much, and the block can be cut.
+        """
+        self._expected += reasons
+        if self._most is None or len(self.code) <= _FEW_ROWS:
+            return
+        if self._expected > self._most:
+            raise TooManyReasons(self._expected)
 
     def add(self, at: Ints, told: Sequence[Reason], code: Ints) -> None:
         """Note what is wrong with some cells of a column.
@@ -96,13 +132,18 @@ class _Findings:
 
     def set(self, row: int, reason: Reason) -> None:
         """Let this be all that is wrong with a row."""
-        self.code[row] = len(self.told)
-        self.told.append((reason,))
+        if reason not in self._alone:
+            self._alone[reason] = len(self.told)
+            self.told.append((reason,))
+        self.code[row] = self._alone[reason]
 
     def _join(self, at: Ints, first: Ints, second: Ints) -> None:
         pairs, code = np.unique(first << 32 | second, return_inverse=True)
         start = len(self.told)
-        self.told += [self.told[pair >> 32] + self.told[pair & MAX_ID] for pair in pairs.tolist()]
+        told = self.told
+        self.told += [
+            told[pair >> 32] + told[pair & MAX_ID] for pair in watched(pairs.tolist(), self.check)
+        ]
         self.code[at] = start + code
 
 
@@ -115,23 +156,66 @@ def _by_model(rows: Rows, contract: Contract, findings: _Findings) -> list[tuple
         return [(rows.header.models[0], everyone)]
     fitting = {model.name: model for model in rows.header.models}
     coded = rows.table.column("sensor_type").combine_chunks().dictionary_encode("encode")
+    findings.expect(len(coded.dictionary))
     codes = coded.indices.to_numpy(zero_copy_only=False)
+    # Sorted once, however many types there are: to look for each would take the square of them.
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(coded.dictionary)), side="right")
     groups: dict[tuple[object, ...], tuple[Model, list[Ints]]] = {}
-    for code, text in enumerate(coded.dictionary.to_pylist()):
-        members = np.flatnonzero(codes == code)
+    strangers: list[tuple[Reason, Ints]] = []
+    start = 0
+    types = zip(coded.dictionary.to_pylist(), ends.tolist(), strict=True)
+    for text, end in watched(types, findings.check):
+        members, start = order[start:end], end
         name = (text or "").strip().lower()
         if model := fitting.get(name):
-            # Models with the same columns and codes are judged in one go.
-            alike = (*model.columns.items(), *model.sentinels.items())
+            # Models with the same columns, codes and rules are judged in one go.
+            alike = (
+                *(*model.columns.items(), *model.sentinels.items()),
+                *(model.optional, model.name in contract.partial),
+            )
             groups.setdefault(alike, (model, []))[1].append(members)
-            continue
-        unfitting = _unfitting(rows, text, name, contract)
-        findings.add(members, [unfitting], np.zeros(len(members), np.int64))
-        _tell_headers(rows, members, findings)
+        else:
+            strangers.append((_unfitting(rows, text, name, contract), members))
+    if strangers:
+        at = np.concatenate([members for _, members in strangers])
+        code = np.repeat(np.arange(len(strangers)), [len(members) for _, members in strangers])
+        findings.add(at, [reason for reason, _ in strangers], code)
+        _tell_headers(rows, at, findings)
     return [
         (model, parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts)))
         for model, parts in groups.values()
     ]
+
+
+def _tell_surplus(
+    rows: Rows, members: Ints, model: Model, contract: Contract, findings: _Findings
+) -> bool:
+    """Reject rows with readings that their sensor type cannot have; return whether there are any.
+
+    Such a row is of two sensors, and only one of them would be stored.
+    """
+    table = contract.table_of(model)
+    found = False
+    for column in rows.table.column_names:
+        others = [each for each in rows.header.models if column in each.columns]
+        if not others or any(contract.table_of(each) == table for each in others):
+            continue
+        cells = rows.table.column(column)
+        if cells.null_count == len(cells):
+            continue
+        text = pc.utf8_trim_whitespace(pc.fill_null(cells, ""))
+        filled = members[pc.not_equal(text, "").to_numpy()[members]]
+        if len(filled):
+            found = True
+            name = next(iter(others)).columns[column]
+            message = (
+                f"{column} holds a reading of {name}, which this sensor type does not have: the "
+                "row is of two sensors; make a row of each"
+            )
+            reason = Reason("model", message, column, None, "an empty cell")
+            findings.add(filled, [reason], np.zeros(len(filled), np.int64))
+    return found
 
 
 def _models_of(rows: Rows, frame: pd.DataFrame, members: Ints, model: Model) -> dict[int, str]:
@@ -150,13 +234,16 @@ def _unfitting(rows: Rows, text: str | None, name: str, contract: Contract) -> R
     expected = f"one of {fitting}"
     if text is None:
         return Reason("null", "sensor_type is empty", "sensor_type", None, expected)
+    if (kind := NOT_STORED_TYPES.get(name)) and name not in contract.models:
+        message = f"sensor_type is {text}, whose rows hold {kind}: this is not stored"
+        return Reason("not_stored", message, "sensor_type", text, expected)
     if model := contract.models.get(name):
-        absent = [column for column in model.columns if column not in rows.header.names]
+        absent = [column for column in model.core if column not in rows.header.names]
         columns = ", ".join(f"'{column}'" for column in absent)
-        message = f"sensor_type is {text}, but the file has no column {columns}"
+        message = f"sensor_type is {shortened(text)}, but the file has no column {columns}"
     else:
-        message = f"sensor_type '{text}' is not a known sensor model"
-    return Reason("model", message, "sensor_type", text, expected)
+        message = f"sensor_type '{shortened(text)}' is not a known sensor model"
+    return Reason("model", message, "sensor_type", shortened(text), expected)
 
 
 def _as_numbers(table: pa.Table, model: Model) -> pd.DataFrame:
@@ -169,7 +256,10 @@ def _as_numbers(table: pa.Table, model: Model) -> pd.DataFrame:
         "timestamp": _times(_column(table, "timestamp")),
     }
     for name in model.columns:
-        columns[name] = _floats(_column(table, name))
+        if name in table.column_names:
+            columns[name] = _floats(_column(table, name))
+        else:  # an optional one
+            columns[name] = np.full(len(table), np.nan)
     return frame_of(columns)
 
 
@@ -201,6 +291,7 @@ def _ids_with_care(text: pa.Array) -> Ints:
     text = pc.if_else(pc.equal(text, ""), None, text)
     whole = pc.match_substring_regex(text, _WHOLE)
     trimmed = pc.utf8_ltrim(text, characters="+")
+    trimmed = pc.replace_substring_regex(trimmed, r"\.0*$", "")
     return _marked(pc.cast(pc.if_else(whole, trimmed, None), pa.int64()), text)
 
 
@@ -276,12 +367,16 @@ def _times(text: pa.Array) -> Times:
 
 def _times_with_care(text: pa.Array) -> Times:
     text = pc.utf8_trim_whitespace(text)
-    readable = pc.match_substring_regex(text, _TIME)
+    readable = pc.match_substring_regex(text, f"^{PATTERN}$")
+    ends_day = pc.match_substring_regex(text, END_OF_DAY)
+    text = pc.replace_substring_regex(text, END_OF_DAY, r"\100\2")
+    text = pc.replace_substring(pc.utf8_upper(text), ",", ".")
     parsed = pd.to_datetime(
         pc.if_else(readable, text, None).to_pandas(), format="ISO8601", utc=True, errors="coerce"
     )
-    naive: Times = parsed.dt.tz_localize(None).to_numpy()
-    return naive.astype("datetime64[us]")
+    naive: Times = parsed.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    naive[pc.fill_null(ends_day, False).to_numpy(zero_copy_only=False)] += _DAY
+    return naive
 
 
 def _tell(
@@ -294,6 +389,12 @@ def _tell(
 ) -> None:
     """Tell each failing cell in words, in the order of the columns."""
     order = {name: position for position, name in enumerate(rows.header.names)}
+    coded = {
+        name: table.column(name).take(pa.array(at)).combine_chunks().dictionary_encode("encode")
+        for name, at in failing.items()
+        if name != "lat,lon"
+    }
+    findings.expect(sum(len(cells.dictionary) for cells in coded.values()))
     for column in sorted(failing, key=lambda name: order.get(name, order["lat"])):
         at = failing[column]
         if column == "lat,lon":
@@ -301,17 +402,17 @@ def _tell(
                 members[at], [explainer.explain(column, None)], np.zeros(len(at), np.int64)
             )
             continue
-        cells = table.column(column).take(pa.array(at)).combine_chunks()
-        coded = cells.dictionary_encode("encode")
-        told = [explainer.explain(column, text) for text in coded.dictionary.to_pylist()]
-        findings.add(members[at], told, coded.indices.to_numpy().astype(np.int64))
+        cells = coded.pop(column)
+        texts = watched(cells.dictionary.to_pylist(), findings.check)
+        told = [explainer.explain(column, text) for text in texts]
+        findings.add(members[at], told, cells.indices.to_numpy().astype(np.int64))
     if "sensor_id" in failing:
         _tell_headers(rows, members[failing["sensor_id"]], findings)
 
 
 def _tell_headers(rows: Rows, at: Ints, findings: _Findings) -> None:
     """A header among the rows breaks many rules; that it is a header says it all."""
-    for row in at.tolist():
+    for row in watched(at.tolist(), findings.check):
         first = findings.told[findings.code[row]][0]
         if first.column in {"sensor_id", "sensor_type"} and (again := header_again(rows.line(row))):
             findings.set(row, again)

@@ -25,10 +25,13 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
+from pipeline import descriptors
+
 Kind = Literal["native", "polling", "off"]
 
 _POLL_SECONDS = 1.0
 _JOIN_SECONDS = 2.0
+_DESCRIPTORS = 8  # watchdog takes three, and the scan that follows one
 _EVENTS: list[type[FileSystemEvent]] = [FileClosedEvent, FileCreatedEvent, FileMovedEvent]
 
 
@@ -54,11 +57,14 @@ class Waker:
         """Start watching.
 
         Raises:
-            OSError: the folder cannot be watched: it is gone, or there are no watches left.
+            OSError: the folder cannot be watched: it is gone, or there are no watches or
+                descriptors left.
         """
         if self._kind == "off":
             return
         logging.getLogger("watchdog").addHandler(self._overflow)
+        # Watchdog would lose those that it has when it lacks the next.
+        descriptors.require(_DESCRIPTORS)
         self._watched = self._identity()
         observer = PollingObserver(timeout=_POLL_SECONDS) if self._kind == "polling" else _native()
         try:

@@ -30,12 +30,19 @@ class Found:
         size: its bytes.
         mtime_ns: when it was last written to.
         detected_at: when it was first seen, in UTC.
+        ctime_ns: when it was last changed in any way; unlike `mtime_ns`, nobody can set it back.
     """
 
     path: Path
     size: int
     mtime_ns: int
     detected_at: datetime
+    ctime_ns: int = 0
+
+    def unchanged(self, now: Found) -> bool:
+        """Whether a file is still as it was found."""
+        before = (self.size, self.mtime_ns, self.ctime_ns)
+        return before == (now.size, now.mtime_ns, now.ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,9 @@ def scan(folder: Path) -> tuple[list[Found], list[Ignored]]:
                         ignored.append(Ignored(entry.name, reason))
                 else:
                     path = Path(entry.path)
-                    found.append(Found(path, status.st_size, status.st_mtime_ns, now))
+                    found.append(
+                        Found(path, status.st_size, status.st_mtime_ns, now, status.st_ctime_ns)
+                    )
     except OSError as error:
         message = f"{folder}: cannot be listed: {error.strerror}; make it a readable folder"
         raise DiskTrouble(message) from error
@@ -133,11 +142,11 @@ class Settling:
         ready = []
         for file in found:
             before = self._seen.get(file.path)
-            if before and (before[0].size, before[0].mtime_ns) == (file.size, file.mtime_ns):
+            if before and before[0].unchanged(file):
                 first, since = before
             else:
                 detected = before[0].detected_at if before else file.detected_at
-                first = Found(file.path, file.size, file.mtime_ns, detected)
+                first = Found(file.path, file.size, file.mtime_ns, detected, file.ctime_ns)
                 # What lay here before we came has stood still as long as its time says. Later on
                 # only what we saw counts: a file in the making can have any time (cp -p, a file
                 # server whose clock lags behind).

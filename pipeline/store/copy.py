@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from pgpq import ArrowToPostgresBinaryEncoder
 from pgpq.encoders import StringEncoderBuilder
 from pgpq.schema import Jsonb
 from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from pipeline.errors import DatabaseUnavailable
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
@@ -20,6 +24,21 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 _PREAMBLE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 _SLICE_ROWS = 8192
+
+
+@contextmanager
+def savepoint(cursor: Cursor) -> Iterator[None]:
+    """Take back what the block does, and nothing else of the transaction, if it raises.
+
+    Raises:
+        DatabaseUnavailable: there is no transaction. The block would commit by itself.
+    """
+    connection = cursor.connection
+    if connection.info.transaction_status is not TransactionStatus.INTRANS:
+        message = "database: the transaction has ended; nothing was written"
+        raise DatabaseUnavailable(message)
+    with connection.transaction():
+        yield
 
 
 def copy_in(

@@ -1,7 +1,10 @@
 """Dimensions: the sensors, places and months that readings refer to, made known when needed.
 
-What was committed once stays, so it is remembered for the life of the process. What a transaction
-added counts for others only after its commit: until then it is remembered apart.
+What was committed is remembered, so that it need not be asked for again. What a transaction added
+counts for others only after its commit: until then it is kept apart. Memory can be wrong: a
+database may be restored, or edited by hand, under a running process. So before its commit every
+transaction checks all that it used (`Adding.check`); foreign keys from `air.sensor_place` keep it
+whole afterwards.
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.errors import Outdated
 from pipeline.records import Ints, Readings
 from pipeline.runs import run_sizes, run_starts
 from pipeline.store.copy import Cursor
 from pipeline.store.sql import statement
 
 Place = tuple[int, int, int]  # location id, and the bits of lat and lon, so that NaN equals NaN
-_REMEMBERED = 500_000
+_REMEMBERED = 150_000
 
 
 @dataclass(slots=True)
@@ -29,6 +33,9 @@ class Dimensions:
     sensors: set[int] = field(default_factory=set)
     places: dict[Place, int] = field(default_factory=dict)
     months: set[tuple[str, str]] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.sensors or self.places or self.months)
 
     def adopt(self, added: Dimensions) -> None:
         """Remember what a transaction added, once it is committed."""
@@ -50,12 +57,14 @@ class Adding:
         when_idle: returns the transaction's cursor, once all of that is done.
         known: what the database has.
         added: what the transaction adds.
+        used: the sensors and places that its readings refer to, not yet checked.
     """
 
     later: Callable[[Callable[[Cursor], object]], object]
     when_idle: Callable[[], Cursor]
     known: Dimensions
     added: Dimensions = field(default_factory=Dimensions)
+    used: Dimensions = field(default_factory=Dimensions)
 
     def months(self, readings: Readings) -> None:
         """See to it that every month of the readings has its partition."""
@@ -74,9 +83,11 @@ class Adding:
     def sensors(self, readings: Readings) -> None:
         """See to it that every sensor of the readings, sorted by sensor, is known."""
         every = readings.frame["sensor_id"].to_numpy()
+        sensors = every[run_starts(every)].tolist()
+        self.used.sensors.update(sensors)
         new = [
             sensor
-            for sensor in every[run_starts(every)].tolist()
+            for sensor in sensors
             if sensor not in self.known.sensors and sensor not in self.added.sensors
         ]
         if new:
@@ -95,11 +106,36 @@ class Adding:
         # Readings are sorted by sensor, and sensors seldom move: long runs share a place.
         starts = run_starts(*parts)
         runs: list[Place] = list(zip(*(part[starts].tolist() for part in parts), strict=True))
-        new = {place for place in runs if self._key(place) is None}
-        if new:
+        places = set(runs)
+        if new := {place for place in places if self._key(place) is None}:
             self._add(sorted(new))
-        keys = np.array([self._key(place) for place in runs], np.int32)
-        return np.repeat(keys, run_sizes(starts, len(frame)))
+        keys = {place: key for place in places if (key := self._key(place)) is not None}
+        self.used.places |= keys
+        each = np.array([keys[place] for place in runs], np.int32)
+        return np.repeat(each, run_sizes(starts, len(frame)))
+
+    def check(self, cursor: Cursor) -> None:
+        """Make sure that every sensor and place that was used is there, and is what it was.
+
+        Raises:
+            Outdated: something is missing or has changed.
+        """
+        used, self.used = self.used, Dimensions()
+        if not used:
+            return
+        ids, lats, lons = zip(*used.places, strict=True) if used.places else ((), (), ())
+        cursor.execute(
+            statement("check_dimensions"),
+            {
+                "sensor_ids": list(used.sensors),
+                "location_keys": list(used.places.values()),
+                **_columns(ids, lats, lons),
+            },
+        )
+        if missing := [f"{kind} {number}" for kind, number in cursor]:
+            shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+            message = f"database: it was restored or changed meanwhile ({shown})"
+            raise Outdated(message)
 
     def _execute(self, name: str, parameters: dict[str, object]) -> None:
         self.later(lambda cursor: cursor.execute(statement(name), parameters))
@@ -109,16 +145,26 @@ class Adding:
 
     def _add(self, places: list[Place]) -> None:
         ids, lats, lons = zip(*places, strict=True)
-        parameters = {
-            "location_ids": [None if number < 0 else number for number in ids],
-            "lats": _degrees(lats),
-            "lons": _degrees(lons),
-        }
+        parameters = _columns(ids, lats, lons)
         cursor = self.when_idle()
         cursor.execute(statement("insert_locations"), parameters)
         cursor.execute(statement("find_locations"), parameters)
         keys = [key for (key,) in cursor]
+        if len(keys) != len(places):
+            message = f"database: {len(places)} places were written to air.location, and "
+            message += f"{len(keys)} of them are there"
+            raise Outdated(message)
         self.added.places.update(zip(places, keys, strict=True))
+
+
+def _columns(
+    ids: tuple[int, ...], lats: tuple[int, ...], lons: tuple[int, ...]
+) -> dict[str, object]:
+    return {
+        "location_ids": [None if number < 0 else number for number in ids],
+        "lats": _degrees(lats),
+        "lons": _degrees(lons),
+    }
 
 
 def _degrees(bits: tuple[int, ...]) -> list[float | None]:

@@ -1,15 +1,14 @@
-"""The way into PostgreSQL: connections, and errors in the package's own words.
+"""The way into PostgreSQL: connections.
 
-`create` takes an address exactly as psql does and adds what a long-running service needs.
-`guarded` is the one place where the driver's errors become ours, so that the type alone tells
-whether trying again can help. Nothing here ever shows a password or the text of a statement.
+`create` takes an address exactly as psql does and adds what a long-running service needs. Nothing
+here ever shows a password. The driver's errors become ours in `refusals`.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -17,13 +16,12 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import exc
 
-from pipeline.errors import ConfigurationError, DatabaseUnavailable, PipelineError, StoreError
+from pipeline import logs
+from pipeline.errors import ConfigurationError
+from pipeline.store.refusals import guarded, sqlstate, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy.pool import ConnectionPoolEntry
 
 __all__ = [
@@ -35,6 +33,8 @@ __all__ = [
     "sqlstate",
     "translate",
 ]
+
+log = logs.get("store")
 
 _ON_THE_WAY = 2**20  # bytes
 _SCHEMES = {"postgres", "postgresql", "postgresql+psycopg"}
@@ -54,9 +54,6 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-# --- Connections ---------------------------------------------------------------------------------
-
-
 def create(url: str) -> sa.Engine:
     """Return an engine for a PostgreSQL address; it connects only when used.
 
@@ -72,6 +69,7 @@ def create(url: str) -> sa.Engine:
     except (psycopg.Error, ValueError):
         message = f"database_url: {_complaint(url)}"
         raise ConfigurationError(message) from None
+    _keep_off_the_terminal()
     engine = sa.create_engine(
         "postgresql+psycopg://",
         connect_args={**_DEFAULTS, **given},
@@ -89,6 +87,25 @@ def create(url: str) -> sa.Engine:
     sa.event.listen(engine, "connect", _use_utc)
     sa.event.listen(engine, "connect", _have_more_on_the_way)
     return engine
+
+
+class _Told(logging.Handler):
+    """Passes on what libraries log, as an event that one has to ask for."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.debug("database.driver", logger=record.name, message=record.getMessage())
+
+
+def _keep_off_the_terminal() -> None:
+    """Keep to our own log what is said there of connections that broke: tracebacks, for example.
+
+    What breaks is raised as well, and told in words.
+    """
+    for name in ("sqlalchemy.pool", "psycopg"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(handler, _Told) for handler in logger.handlers):
+            logger.addHandler(_Told())
+            logger.propagate = False
 
 
 def driver_of(connection: sa.Connection) -> psycopg.Connection[tuple[Any, ...]]:
@@ -199,115 +216,3 @@ def for_command_line(url: str) -> tuple[str, dict[str, str]]:
     given = _parse(url)
     password = given.pop("password", None)
     return make_conninfo(**given), {"PGPASSWORD": password} if password else {}
-
-
-# --- Errors --------------------------------------------------------------------------------------
-
-# What trying again may mend, by class (the first two characters of the SQLSTATE).
-_TRANSIENT_CLASSES = {
-    "08",  # connection exception: the line broke
-    "40",  # rolled back: deadlock (40P01), serialization failure (40001), outcome unknown (40003)
-    "53",  # out of something that comes back: disk (53100), memory (53200), connections (53300)
-    "58",  # the server's own files or disks failed (58030): somebody will see to that machine
-    "XX",  # internal error, corruption included: never the fault of the data, so no file may pay
-}
-_TRANSIENT_STATES = {
-    "25006",  # read-only: this was the primary before a failover; the address will lead elsewhere
-    "25P03",  # idle_in_transaction_session_timeout cut us off
-    "25P04",  # transaction_timeout cut us off
-    "55006",  # an object is in use by someone else
-    "55P03",  # a lock was not to be had in time
-    "57014",  # canceled, by the administrator or statement_timeout
-    "57P01",  # the server shuts down
-    "57P02",  # the server crashed
-    "57P03",  # the server is starting up, or in recovery
-    "57P04",  # the database was dropped under us; a restore may be on its way
-    "57P05",  # idle_session_timeout cut us off
-}
-# The door is shut for us: an administrator's business, so neither a matter of waiting a second nor
-# of the data. Not `Transient`: a command with a mistyped password should say so at once. Not
-# `StoreError`: that puts files into quarantine, and no file did this. `ConfigurationError` stops
-# the start, as every wrong setting does, and a person has to mend it.
-_SHUT_CLASSES = {
-    "28",  # no such role, wrong password, no pg_hba.conf entry
-    "3D",  # no such database
-}
-_SHUT_STATES = {
-    "42501",  # the role lacks a privilege
-}
-# While a connection is made, libpq passes the server's words on but not the SQLSTATE. Words in
-# another language are not recognised, and count as an outage like every failure to connect.
-_SHUT_WORDS = re.compile(
-    r"authentication failed for user|no password supplied|no pg_hba\.conf entry"
-    r'|role ".*" does not exist|role ".*" is not permitted to log in'
-    r'|database ".*" does not exist|permission denied for database'
-)
-
-
-@contextmanager
-def guarded() -> Iterator[None]:
-    """Raise the package's own error for whatever the driver or SQLAlchemy raises inside.
-
-    Raises:
-        DatabaseUnavailable: trying again may help.
-        ConfigurationError: the server does not let us in, or lacks the database.
-        StoreError: the server said no to the statement or its data, and would again.
-    """
-    try:
-        yield
-    except (exc.SQLAlchemyError, psycopg.Error) as error:
-        raise translate(error) from error
-
-
-def sqlstate(error: BaseException) -> str | None:
-    """Return the five-character code the server gave, also through SQLAlchemy's wrapping."""
-    cause = _driver_error(error)
-    return cause.sqlstate if isinstance(cause, psycopg.Error) else None
-
-
-def translate(error: BaseException) -> PipelineError:
-    """Return the error of the package's own tree that says the same; see `guarded`."""
-    if isinstance(error, PipelineError):
-        return error
-    cause, state, told = _driver_error(error), sqlstate(error), _told(error)
-    if state is not None:
-        if state[:2] in _TRANSIENT_CLASSES or state in _TRANSIENT_STATES:
-            return DatabaseUnavailable(told)
-        if state[:2] in _SHUT_CLASSES or state in _SHUT_STATES:
-            return ConfigurationError(told)
-        return StoreError(told)
-    if isinstance(cause, psycopg.OperationalError):
-        # No SQLSTATE: no server spoke. The connection could not be made, or was lost.
-        return ConfigurationError(told) if _is_shut(cause) else DatabaseUnavailable(told)
-    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return DatabaseUnavailable(told)
-    if isinstance(error, exc.TimeoutError):  # every connection of the pool stayed busy
-        return DatabaseUnavailable(told)
-    return StoreError(told)
-
-
-def _driver_error(error: BaseException) -> BaseException:
-    wrapped = error.orig if isinstance(error, exc.StatementError) else None
-    return error if wrapped is None else wrapped
-
-
-def _is_shut(error: psycopg.OperationalError) -> bool:
-    # With several addresses (localhost often is two) each has its say; all must have shut the door.
-    attempts = str(error).split("\n- ")
-    return all(_SHUT_WORDS.search(told) for told in attempts[1:] or attempts)
-
-
-def _told(error: BaseException) -> str:
-    """Return what the server said: without the statement, which SQLAlchemy would add."""
-    cause = _driver_error(error)
-    if isinstance(cause, psycopg.Error):
-        told = cause.diag.message_primary or str(cause)
-        if cause.diag.message_detail:
-            told += f" ({cause.diag.message_detail})"
-        if cause.diag.message_hint:
-            told += f" (hint: {cause.diag.message_hint})"
-    else:
-        # str() of SQLAlchemy's own errors adds the statement and a link; the first argument is the
-        # sentence alone.
-        told = str(cause.args[0]) if cause.args else type(cause).__name__
-    return f"database: {' '.join(told.split())}"

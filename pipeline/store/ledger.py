@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
+from pipeline.contract.rules import RETRIED_RULES
 from pipeline.records import Span
 from pipeline.store.copy import Cursor
 from pipeline.store.sql import statement
@@ -16,7 +17,9 @@ from pipeline.store.sql import statement
 class FileRow:
     """A ledger row in the making. `rows_read` must equal the other three together.
 
-    Attributes: as the columns of `air.source_file`.
+    Attributes: as the columns of `air.source_file`; and
+        models: the models of the sensors that were loaded.
+        sections: first line → the header above it, where it is another than `header`.
     """
 
     name: str
@@ -40,6 +43,7 @@ class FileRow:
     header: str | None = None
     parent_file_id: int | None = None
     models: set[str] = field(default_factory=set)
+    sections: dict[int, str] = field(default_factory=dict)
 
     def add(self, span: Span) -> None:
         """Count readings that were loaded."""
@@ -52,6 +56,7 @@ class FileRow:
         """Return the row as statement parameters."""
         row = {each.name: getattr(self, each.name) for each in fields(self)}
         row.pop("models")
+        row.pop("sections")
         row["sensor_model"] = ", ".join(sorted(self.models)) or self.sensor_model
         return row
 
@@ -71,16 +76,26 @@ class Known:
     state: str
 
 
-def known_files(cursor: Cursor, hashes: Iterable[str], contract_version: str) -> dict[str, Known]:
+def known_files(
+    cursor: Cursor, hashes: Iterable[str], contract_version: str, also: Container[int] = ()
+) -> dict[str, Known]:
     """Return hash → what the ledger says, for files that need not be read again.
 
-    A refused file is known only under the contract that refused it: another may accept it.
+    A refused file is known only under the contract that refused it: another may accept it. One
+    that was beyond a limit, or that the database refused, is not: either may be another by now.
+
+    Args:
+        cursor: where to ask.
+        hashes: of the files.
+        contract_version: the contract in force.
+        also: numbers of refused files of which it is known that nothing has changed since.
     """
     cursor.execute(statement("known_files"), {"hashes": list(hashes)})
     return {
         sha256: Known(file_id, name, state)
-        for sha256, file_id, name, state, version in cursor
-        if state != "refused" or version == contract_version
+        for sha256, file_id, name, state, version, rule in cursor
+        if state != "refused"
+        or (version == contract_version and (rule not in RETRIED_RULES or file_id in also))
     }
 
 
@@ -94,3 +109,11 @@ def write(cursor: Cursor, rows: Sequence[FileRow]) -> None:
     """Write ledger rows; a refusal under another contract gives way."""
     cursor.execute(statement("drop_refusals"), {"hashes": [row.sha256 for row in rows]})
     cursor.executemany(statement("insert_files"), [row.columns() for row in rows])
+    for row in rows:
+        if row.sections and row.state == "loaded":
+            asked = {
+                "file_id": row.file_id,
+                "lines": list(row.sections),
+                "headers": list(row.sections.values()),
+            }
+            cursor.execute(statement("insert_sections"), asked)

@@ -11,27 +11,36 @@ What a COPY is given is worked out before it (`Load.copies`), which may be while
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import groupby
 from typing import Any, TypeVar
+from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 
+from pipeline import logs
+from pipeline.contract.header import Header
 from pipeline.contract.quantities import SORTED_NAMES
-from pipeline.records import Bools, Columns, Ints, Readings
+from pipeline.errors import DatabaseTrouble, Outdated
+from pipeline.records import Bools, Columns, Ints, Readings, Repeats
 from pipeline.rejects import Rejects
-from pipeline.store import ledger, rollup
+from pipeline.store import clock, ledger, rollup
 from pipeline.store.background import Background
-from pipeline.store.copy import Cursor, copy_in, copy_out
+from pipeline.store.blocking import said_when_blocked
+from pipeline.store.copy import Cursor, copy_in, copy_out, savepoint
 from pipeline.store.dimensions import Adding, Dimensions
+from pipeline.store.duplicates import Duplicates
 from pipeline.store.engine import driver_of, guarded
+from pipeline.store.groups import Groups
 from pipeline.store.parts import Copy, Latest, Part, in_order, raw_columns, rows_at, rows_where
 from pipeline.store.sql import statement
 
@@ -40,7 +49,13 @@ T = TypeVar("T")
 _STAGE_TYPES = "real"
 _REJECTED_ROWS = 8_192
 _FEW = 16  # one reading in so many may be asked for before it is copied
+_ALTERED = (
+    "a trigger or a policy of row-level security drops, changes or hides rows of air.sensor or "
+    "air.location; drop it, or make it leave them as they are"
+)
 _NO_IDS: Ints = np.zeros(0, np.int64)
+
+log = logs.get("store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +95,49 @@ class Landed:
 
 
 class Store:
-    """A database, and what is known to be in it."""
+    """A database, and what is known to be in it.
+
+    Attributes:
+        engine: the way to it.
+        on_blocked: called now and then while a transaction, or a question, waits for somebody
+            else's lock.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._known = Dimensions()
+        self._generation: UUID | None = None
+        self.on_blocked: Callable[[], None] = lambda: None
         self._busy: set[psycopg.Connection[Any]] = set()
 
-    def known(self, hashes: Sequence[str], contract_version: str) -> dict[str, ledger.Known]:
-        """Return hash → ledger entry, for files that need not be read again."""
+    def known(
+        self, hashes: Sequence[str], contract_version: str, also: Container[int] = ()
+    ) -> dict[str, ledger.Known]:
+        """Return what `ledger.known_files` does: files that need not be read again, by hash."""
+        with self._looking() as cursor:
+            return ledger.known_files(cursor, hashes, contract_version, also)
+
+    def server_time(self) -> clock.ServerTime:
+        """Return what the database says about the time."""
+        with self._looking() as cursor:
+            return clock.server_time(cursor)
+
+    def loaded_at(self, hashes: Sequence[str]) -> dict[str, datetime]:
+        """Return hash → when the ledger took the file, for those that it has."""
+        with self._looking() as cursor:
+            return clock.loaded_at(cursor, hashes)
+
+    @contextmanager
+    def _looking(self) -> Iterator[Cursor]:
+        """Open a cursor for a question, which waits for locks as a load does."""
         with guarded(), self.engine.connect() as connection:
             cursor = driver_of(connection).cursor()
-            with self._cancellable(cursor):
-                return ledger.known_files(cursor, hashes, contract_version)
+            with self._cancellable(cursor), self._said_when_blocked(cursor):
+                yield cursor
+
+    def _said_when_blocked(self, cursor: Cursor) -> AbstractContextManager[None]:
+        pid = cursor.connection.info.backend_pid
+        return said_when_blocked(self.engine, pid, lambda: self.on_blocked())
 
     @contextmanager
     def loading(self) -> Iterator[Load]:
@@ -100,16 +145,56 @@ class Store:
 
         Raises:
             DatabaseUnavailable: nothing was committed, or it is unknown; the ledger will tell.
-            StoreError: the database refused, for good. Nothing was committed.
+            Outdated: the same, since what was remembered of the database no longer holds.
+            DatabaseTrouble: the database refused, and no file is the reason. Nothing was committed.
+            StoreError: the database cannot hold a value. Nothing was committed.
         """
-        with guarded(), self.engine.begin() as connection:
-            cursor = driver_of(connection).cursor()
-            cut_short = partial(_cancel, cursor.connection)
-            with self._cancellable(cursor), Background(cut_short) as background:
-                cursor.execute(statement("lock_writers"))
-                load = Load(cursor, background, self._known)
-                yield load
-        self._known.adopt(load.added)
+        known = self._known
+        try:
+            with guarded(), self.engine.begin() as connection:
+                cursor = driver_of(connection).cursor()
+                cut_short = partial(_cancel, cursor.connection)
+                with (
+                    self._cancellable(cursor),
+                    self._said_when_blocked(cursor),
+                    Background(cut_short) as background,
+                ):
+                    generation = self._begin(cursor)
+                    known = self._known
+                    load = Load(cursor, background, known)
+                    yield load
+                    load.check()
+        except Outdated as error:
+            if not known:
+                # Nothing was remembered, so this transaction itself wrote what is not there.
+                message = f"{error} – {_ALTERED}"
+                raise DatabaseTrouble(message, _ALTERED) from error
+            self._forget()
+            raise
+        except DatabaseTrouble as error:
+            if not known:
+                raise
+            # A month that was restored away, say. With nothing remembered, the next try tells.
+            self._forget()
+            raise Outdated(str(error)) from error
+        self._generation = generation
+        known.adopt(load.added)
+
+    def _begin(self, cursor: Cursor) -> UUID:
+        """Wait for the writers' lock; forget what is known of another generation's database."""
+        cursor.execute(statement("lock_writers").encode())
+        cursor.nextset()
+        generation: UUID
+        (generation,) = cursor.fetchone() or (UUID(int=0),)
+        if self._generation not in (None, generation):
+            log.warning("database.restored", generation=str(generation))
+            self._forget()
+            # Until a commit nothing is remembered, and the new generation may be rolled back.
+            self._generation = None
+        return generation
+
+    def _forget(self) -> None:
+        self._known = Dimensions()
 
     def cancel(self) -> None:
         """Ask the server to cancel what anybody here waits for. From any thread."""
@@ -127,7 +212,8 @@ class Store:
 
 
 def _cancel(connection: psycopg.Connection[Any]) -> None:
-    with suppress(psycopg.Error):
+    # It takes a connection of its own, for which there may be no descriptor.
+    with suppress(psycopg.Error, OSError):
         connection.cancel_safe(timeout=2.0)
 
 
@@ -146,12 +232,22 @@ class Load:
         )
         self._places = rollup.Places()
         self._latest = Latest()
+        self._groups = Groups()
+        self._duplicates = Duplicates()
         self._collided = False
 
     @property
     def added(self) -> Dimensions:
         """The sensors, places and months that this transaction made known."""
         return self._adding.added
+
+    def check(self) -> None:
+        """Make sure that the sensors and places of the readings are there, and what they were.
+
+        Raises:
+            Outdated: the database was restored or edited since they were remembered.
+        """
+        self._adding.check(self._cursor_when_idle())
 
     def later(self, job: Callable[[], T]) -> Future[T]:
         """Do something with the database in a thread of its own, after what was given before."""
@@ -184,6 +280,11 @@ class Load:
         self._background.wait()
         (landed,) = self.together(copies)
         return landed
+
+    def dimensions(self, readings: Readings) -> npt.NDArray[np.int32]:
+        """Make the sensors and places of readings known; return the place of each."""
+        self._adding.sensors(readings)
+        return self._adding.location_keys(readings)
 
     def copies(self, several: Sequence[Readings], file_ids: Ints) -> list[Copy]:
         """Work out what `together` needs.
@@ -250,7 +351,7 @@ class Load:
 
     def _copy(self, copy: Copy) -> None:
         if copy.columns:
-            with self._cursor.connection.transaction():  # a savepoint
+            with savepoint(self._cursor):
                 copy_in(self._cursor, ("air", copy.parts[0].readings.table), copy.columns)
 
     def _merged(self, part: Part, left: Bools) -> Landed:
@@ -262,6 +363,7 @@ class Load:
             return Landed(readings, {}, [])
         taken, same = self._collisions(part, np.flatnonzero(left))
         duplicates = _count(readings.frame["file"].to_numpy()[taken & same])
+        self._note_duplicates(rows_where(part.columns, taken & same))
         conflicts = self._conflicts(readings) if (taken & ~same).any() else []
         if (free := left & ~taken).any():
             copy_in(self._cursor, ("air", readings.table), rows_where(part.columns, free))
@@ -269,6 +371,23 @@ class Load:
         frame = readings.frame[~taken]
         landed = Readings(readings.table, readings.quantities, frame, readings.models)
         return Landed(landed, duplicates, conflicts)
+
+    def _note_duplicates(self, columns: dict[str, pa.Array]) -> None:
+        files, sensors = (columns[name].to_numpy() for name in ("file_id", "sensor_id"))
+        times = columns["ts"].cast(pa.int64()).to_numpy()
+        self._duplicates.add(files, sensors, times)
+
+    def repeated(self, repeats: Repeats, file_ids: Ints) -> None:
+        """Note the rows of a block that an earlier one of the same block has made duplicates.
+
+        Args:
+            repeats: these rows; some may contradict the earlier one.
+            file_ids: a file's position in the batch → its number.
+        """
+        if len(frame := repeats.frame):
+            times = frame["ts"].to_numpy().astype("datetime64[us]").view(np.int64)
+            files = file_ids[frame["file"].to_numpy()]
+            self._duplicates.add(files, frame["sensor_id"].to_numpy(), times)
 
     def _collisions(self, part: Part, at: Ints) -> tuple[Bools, Bools]:
         """Stage some readings; return which keys are taken, and which of those by equal values."""
@@ -281,7 +400,9 @@ class Load:
         copy_in(self._cursor, ("stage",), some)
         self._cursor.execute("ANALYZE pg_temp.stage")
         query = statement("stage_collisions", table=readings.table, same=_same(readings))
-        found = copy_out(self._cursor, query.format(**_span(readings)), {"idx": ">i4", "same": "?"})
+        found = copy_out(
+            self._cursor, query.format(**span_of(readings)), {"idx": ">i4", "same": "?"}
+        )
         taken = np.zeros(len(frame), bool)
         same = np.zeros(len(frame), bool)
         taken[found["idx"]] = True
@@ -293,7 +414,7 @@ class Load:
         query = statement(
             "stage_conflicts", table=readings.table, values=values, same=_same(readings)
         )
-        self._cursor.execute(query.format(**_span(readings)).encode())
+        self._cursor.execute(query.format(**span_of(readings)).encode())
         rows, files = (readings.frame[name].to_numpy() for name in ("row", "file"))
         ours = {name: readings.frame[name].to_numpy() for name in readings.quantities}
         return [
@@ -315,10 +436,17 @@ class Load:
         """Merge the hours of a `steps.aggregate.Summary` into the rollup."""
         rollup.merge(self._cursor, statistics)
 
-    def quarantined(self, rejected: Rejects, file_ids: Ints) -> None:
-        """Write rejected rows, with their verbatim lines and reasons."""
+    def quarantined(self, header: Header, rejected: Rejects, file_ids: Ints) -> None:
+        """Write rejected rows, with their verbatim lines and reasons.
+
+        Args:
+            header: what names their columns.
+            rejected: the rows.
+            file_ids: a file's position in the batch → its number.
+        """
         if not len(rejected):
             return
+        groups = self._groups.add(header, rejected, file_ids)
         # Written out for each row, what rows share takes many times the memory of the block.
         for start in range(0, len(rejected), _REJECTED_ROWS):
             some = slice(start, start + _REJECTED_ROWS)
@@ -329,6 +457,7 @@ class Load:
                 "line": text,
                 "line_bytes": exact,
                 "reasons": rejected.json.take(pa.array(rejected.code[some])),
+                "group_no": pa.array(groups[some]),
             }
             copy_in(self._cursor, ("air", "quarantined_row"), columns, jsonb=("reasons",))
 
@@ -338,16 +467,19 @@ class Load:
         aggregates: Columns | None = None,
         file_ids: Ints = _NO_IDS,
     ) -> None:
-        """Write the places of what was loaded, the ledger rows and the per-file aggregates.
+        """Write the places of what was loaded, the ledger rows and what is counted per file.
 
         Args:
             files: the batch's files, books balanced.
             aggregates: `by_file` of a `steps.aggregate.Summary`; None when nothing was loaded.
             file_ids: a file's position in the batch → its number.
         """
+        self._adding.check(self._cursor)
         self._places.write(self._cursor)
         if files:
             ledger.write(self._cursor, files)
+            self._groups.write(self._cursor)
+            self._duplicates.write(self._cursor)
         if aggregates is not None:
             self._cursor.execute(
                 statement("insert_file_aggregates"),
@@ -386,7 +518,7 @@ def _same(readings: Readings) -> str:
     )
 
 
-def _span(readings: Readings) -> dict[str, str]:
+def span_of(readings: Readings) -> dict[str, str]:
     """Return the first and last time as literals: the server then looks into their months only."""
     ts = readings.frame["ts"].to_numpy()
     return {

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 import pipeline
 from pipeline.errors import ConfigurationError, StoreError
+from pipeline.store.blocking import impatient
 from pipeline.store.engine import guarded
 from pipeline.store.tables import SCHEMA
 
@@ -34,8 +35,8 @@ def upgrade(engine: sa.Engine) -> list[str]:
         The revisions that were applied, oldest first; empty when there was nothing to do.
 
     Raises:
-        StoreError: the database was migrated by a newer version of this software, or a migration
-            failed.
+        StoreError: the database was migrated by a newer version of this software.
+        DatabaseTrouble: a migration failed.
         DatabaseUnavailable: trying again may help.
     """
     wanted = head()
@@ -60,7 +61,7 @@ def upgrade(engine: sa.Engine) -> list[str]:
 
 def current(engine: sa.Engine) -> str | None:
     """Return the revision that the database is at, None when it was never migrated."""
-    with guarded(), engine.connect() as connection:
+    with guarded(), engine.connect() as connection, impatient(connection):
         return _revision(connection)
 
 

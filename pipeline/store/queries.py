@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
+from pipeline.store.blocking import impatient
 from pipeline.store.engine import driver_of, guarded
 from pipeline.store.sql import statement
 
@@ -48,14 +51,29 @@ class Queries:
             {},
         )[0]
 
+    def doubtful_files(self, types: Sequence[str], limit: int) -> list[Row]:
+        """Return files that an earlier version stored and should not have, oldest first.
+
+        Args:
+            types: sensor types whose readings are not stored.
+            limit: the most files to return.
+        """
+        return self._rows("doubtful_files", {"types": list(types), "limit": limit})
+
     def _rows(self, name: str, parameters: Mapping[str, Any]) -> list[Row]:
         return self._ask(statement(name), parameters)
 
     def _ask(self, text: str, parameters: Mapping[str, Any]) -> list[Row]:
+        with self._asking() as cursor:
+            cursor.execute(text.encode(), parameters)
+            return cursor.fetchall()
+
+    @contextmanager
+    def _asking(self) -> Iterator[psycopg.Cursor[Row]]:
         with (
             guarded(),
             self._engine.connect() as connection,
+            impatient(connection),
             driver_of(connection).cursor(row_factory=dict_row) as cursor,
         ):
-            cursor.execute(text.encode(), parameters)
-            return cursor.fetchall()
+            yield cursor

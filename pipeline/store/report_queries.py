@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from psycopg.rows import dict_row
 
 from pipeline.contract.quantities import QUANTITIES
+from pipeline.store.blocking import impatient
 from pipeline.store.engine import driver_of, guarded
 from pipeline.store.sql import statement
 
@@ -60,6 +61,7 @@ class ReportQueries:
             self._engine.connect().execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             ) as connection,
+            impatient(connection),
             driver_of(connection).cursor(row_factory=dict_row) as cursor,
         ):
             found = {}

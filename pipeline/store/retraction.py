@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -13,7 +13,7 @@ from pipeline.store import rollup
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Load
 from pipeline.store.parts import measured
-from pipeline.store.rework import Entry, QuarantinedRow, entries_asked, fetched
+from pipeline.store.rework import Entry, QuarantinedRow, duplicates_asked, entries_asked, fetched
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, cells
 
@@ -34,8 +34,12 @@ class Retraction:
         return [e for e in self._entries(parent=file_id)[::-1] if e.state == "loaded"]
 
     def with_duplicates(self) -> list[Entry]:
-        """Return the loaded files some of whose rows were known already, oldest first."""
-        return self._entries(duplicates=True)[::-1]
+        """Return the loaded files that may have duplicates of what was taken, oldest first."""
+        self._cursor.execute(statement("retract_spans"))
+        if not (spans := self._cursor.fetchall()):
+            return []
+        asked = duplicates_asked([(sensor, first, last) for sensor, first, last in spans])
+        return fetched(self._cursor, Entry, "rework_with_duplicates", asked)
 
     def replayed_rows(self, replay_file_id: int) -> list[QuarantinedRow]:
         """Return the rows that a replay brought back."""
@@ -58,11 +62,17 @@ class Retraction:
         ids = [entry.file_id for entry in entries]
         firsts = [entry.first_ts for entry in entries if entry.first_ts]
         lasts = [entry.last_ts for entry in entries if entry.last_ts]
+        sensors = self._sensors(ids)
         taken = 0
         for table in RAW:
             self._cursor.execute(statement("retract_taken_create", table=table).encode())
             if firsts and lasts:
-                span = {"file_ids": ids, "first_ts": min(firsts), "last_ts": max(lasts)}
+                span = {
+                    "file_ids": ids,
+                    "sensor_ids": sensors,
+                    "first_ts": min(firsts),
+                    "last_ts": max(lasts),
+                }
                 self._cursor.execute(statement("retract_take", table=table).encode(), span)
                 taken += self._cursor.rowcount
             self._cursor.execute(statement("retract_taken_index", table=table).encode())
@@ -86,10 +96,25 @@ class Retraction:
         cursor.execute(statement("retract_matches", table=readings.table, same=same).encode())
         return sorted(idx for (idx,) in cursor)
 
-    def came_back(self, file_id: int, rows: int, first_ts: datetime, last_ts: datetime) -> None:
+    def came_back(
+        self,
+        file_id: int,
+        rows: int,
+        first_ts: datetime,
+        last_ts: datetime,
+        sensor_ids: Collection[int],
+    ) -> None:
         """Move rows of a file from its duplicates to its loaded ones, statistics included."""
-        asked = {"file_id": file_id, "rows": rows, "first_ts": first_ts, "last_ts": last_ts}
+        asked: dict[str, object] = {
+            "file_id": file_id,
+            "rows": rows,
+            "first_ts": first_ts,
+            "last_ts": last_ts,
+        }
         self._cursor.execute(statement("retract_came_back"), asked)
+        ((first, last),) = self._cursor.fetchall()
+        sensors = sorted({*self._sensors([file_id]), *sensor_ids})
+        asked |= {"first_ts": first, "last_ts": last, "sensor_ids": sensors}
         self._cursor.execute("DELETE FROM air.file_aggregate WHERE file_id = %(file_id)s", asked)
         for table in RAW:
             text = statement("retract_aggregate", table=table, cells=cells(table))
@@ -108,10 +133,18 @@ class Retraction:
         rollup.recompute(self._cursor, [s for s, _ in hours], [hour for _, hour in hours])
         asked = {"file_ids": [entry.file_id for entry in entries], "by": by, "note": note}
         self._cursor.execute(statement("retract_reopen"), asked)
-        reopened = self._cursor.rowcount
+        reopened: int = self._cursor.fetchall()[0][0]
         self._cursor.execute(statement("retract_close"), asked)
         self._cursor.execute(statement("retract_entries"), asked)
         return reopened
+
+    def _sensors(self, file_ids: Sequence[int]) -> list[int]:
+        """Return the sensors of which files brought readings."""
+        self._cursor.execute(
+            "SELECT DISTINCT sensor_id FROM air.file_aggregate WHERE file_id = ANY (%s)",
+            [list(file_ids)],
+        )
+        return [sensor for (sensor,) in self._cursor]
 
     def _entries(self, **wanted: object) -> list[Entry]:
         return fetched(self._cursor, Entry, "rework_entries", entries_asked(**wanted))

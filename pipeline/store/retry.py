@@ -12,12 +12,13 @@ from typing import TypeVar
 
 import tenacity
 
-from pipeline.errors import DatabaseUnavailable
+from pipeline.errors import DatabaseUnavailable, Outdated
 
 T = TypeVar("T")
 
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 15.0
+_AT_ONCE = 10  # tries in a row that need no wait
 
 
 def retrying(
@@ -32,7 +33,8 @@ def retrying(
     Args:
         attempt: the whole transaction.
         seconds: how long to go on; None means without end.
-        on_wait: told what went wrong and how long the wait will be, before each wait.
+        on_wait: told what went wrong and how long the wait will be, before each wait. Not of
+            `Outdated`, after which there is none.
         stopping: when set, the wait at hand is cut short and is the last.
 
     Raises:
@@ -41,17 +43,21 @@ def retrying(
 
     def tell(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, DatabaseUnavailable):
+        if isinstance(error, DatabaseUnavailable) and not isinstance(error, Outdated):
             on_wait(error, state.upcoming_sleep)
 
-    stop: tenacity.stop.stop_base = tenacity.stop_when_event_set(stopping)
-    if seconds is not None:
-        stop = tenacity.stop_any(stop, tenacity.stop_after_delay(seconds))
+    late = tenacity.stop_never if seconds is None else tenacity.stop_after_delay(seconds)
+    usual = tenacity.wait_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
+    spread = usual + tenacity.wait_random(0, 0.5)
+
+    def at_once(state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        return isinstance(error, Outdated) and state.attempt_number < _AT_ONCE
+
     policy = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
-        wait=tenacity.wait_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
-        + tenacity.wait_random(0, 0.5),
-        stop=stop,
+        wait=lambda state: 0.0 if at_once(state) else spread(state),
+        stop=lambda state: stopping.is_set() or (not at_once(state) and late(state)),
         before_sleep=tell,
         sleep=tenacity.sleep_using_event(stopping),
         reraise=True,

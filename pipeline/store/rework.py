@@ -7,27 +7,36 @@ commits, so of two replays of the same rows the second finds none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from psycopg.rows import class_row
 
 from pipeline.contract.rules import ReasonRecord
-from pipeline.store.copy import Cursor
-from pipeline.store.load import Load, Store
 from pipeline.store.queries import Queries, Row
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, cells
+
+if TYPE_CHECKING:  # listing what waits takes less time without these
+    import pyarrow as pa
+
+    from pipeline.records import Ints
+    from pipeline.store.copy import Cursor
+    from pipeline.store.load import Load, Store
+    from pipeline.store.rejected import RejectedRows
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A ledger row. Attributes: as the columns of `air.source_file`."""
+    """A ledger row. Attributes: as the columns of `air.source_file`, and its `sections`.
+
+    `sections` are the first line and the header of each later section, in order; None for none.
+    """
 
     file_id: int
     name: str
@@ -52,6 +61,7 @@ class Entry:
     decided_at: datetime | None
     decided_by: str | None
     note: str | None
+    sections: list[tuple[int, str]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +114,10 @@ class Workbench(Queries):
         """Return the files that name this one as their parent, oldest first."""
         return self._entries(parent=file_id)[::-1]
 
-    def with_duplicates(self) -> list[Entry]:
-        """Return the loaded files some of whose rows were known already, oldest first."""
-        return self._entries(duplicates=True)[::-1]
+    def with_duplicates(self, sensor_id: int, ts: datetime) -> list[Entry]:
+        """Return the loaded files that may have a duplicate of a reading, oldest first."""
+        asked = duplicates_asked([(sensor_id, ts, ts)])
+        return [Entry(**row) for row in self._rows("rework_with_duplicates", asked)]
 
     def dropped_sheets(self, sha256: str) -> list[Entry]:
         """Return the quarantine files of a file that were dropped into data/, oldest first."""
@@ -126,14 +137,46 @@ class Workbench(Queries):
         parameters = _asked(file_id, states, rule, lines, after, limit)
         return [QuarantinedRow(**row) for row in self._rows("rework_rows", parameters)]
 
-    def chunks(
-        self, file_id: int, *, rule: str | None = None, size: int = 20_000
-    ) -> Iterator[list[QuarantinedRow]]:
-        """Yield all open rows of a file, some at a time."""
-        after = 0
-        while rows := self.rows(file_id, rule=rule, after=after, limit=size):
-            yield rows
-            after = rows[-1].line_no
+    def open_rows(
+        self, file_id: int, *, rule: str | None = None, messages: bool = False
+    ) -> Generator[RejectedRows]:
+        """Yield all open rows of a file, some thousands at a time.
+
+        Args:
+            file_id: the file.
+            rule: only rows that broke this rule.
+            messages: whether the sentences of the reasons are wanted, not the reasons.
+        """
+        from pipeline.store import rejected
+
+        with self._asking() as cursor:
+            after = 0
+            while len(
+                rows := rejected.open_rows(
+                    cursor, file_id, rule=rule, after=after, messages=messages
+                )
+            ):
+                yield rows
+                after = int(rows.line_no[-1])
+
+    def rows_at(self, file_id: int, lines: Sequence[int]) -> RejectedRows:
+        """Return the rows of a file at some of its lines, whatever became of them."""
+        from pipeline.store import rejected
+
+        with self._asking() as cursor:
+            return rejected.rows_at(cursor, file_id, lines)
+
+    def open_lines(self, file_id: int) -> Ints:
+        """Return the line numbers of all open rows of a file."""
+        from pipeline.store import rejected
+
+        with self._asking() as cursor:
+            return rejected.open_lines(cursor, file_id)
+
+    def files_and_rules(self, rules: Sequence[str]) -> list[tuple[int, str]]:
+        """Return the files with open rows that broke some rules, and which of these."""
+        found = self._rows("rework_files_and_rules", {"rules": list(rules)})
+        return [(row["file_id"], row["rule"]) for row in found]
 
     def replayed_rows(self, replay_file_id: int) -> list[QuarantinedRow]:
         """Return the rows that a replay brought back."""
@@ -152,6 +195,10 @@ class Workbench(Queries):
         """Return open rows by reason, with an example."""
         return self._rows("rework_by_rule", {"rule": rule})
 
+    def by_sensor(self, rule: str | None, limit: int) -> list[Row]:
+        """Return open rows by what stands in the column of their sensor, most rows first."""
+        return self._rows("rework_by_sensor", {"rule": rule, "limit": limit})
+
     def by_age(self, rule: str | None) -> list[Row]:
         """Return open rows by the time since they were rejected."""
         return self._rows("rework_by_age", {"rule": rule})
@@ -167,7 +214,7 @@ class Workbench(Queries):
 
     def rows_of_sensor(self, sensor_id: int, ts: datetime, limit: int) -> list[QuarantinedRow]:
         """Return rejected rows that name a sensor, of files that may hold its time."""
-        parameters = {"pattern": rf"(^|[;,\t\" ])\+?0*{sensor_id}([;,\t\" ]|$)", "ts": ts}
+        parameters = {"pattern": rf"(^|[;,\t\" |])\+?0*{sensor_id}(\.0*)?([;,\t\" |]|$)", "ts": ts}
         found = self._rows("why_rejected", {**parameters, "limit": limit})
         return [QuarantinedRow(**row) for row in found]
 
@@ -187,41 +234,41 @@ class Repair:
         found = self._cursor.fetchone()
         return found[0] if found else None
 
-    def open_rows(
-        self,
-        file_id: int,
-        *,
-        rule: str | None,
-        lines: Sequence[int] | None,
-        after: int,
-        limit: int,
-    ) -> list[QuarantinedRow]:
-        """Return open rows of a file, in its order; they stay open until we commit."""
-        asked = _asked(file_id, ("open",), rule, lines, after, limit)
-        return fetched(self._cursor, QuarantinedRow, "rework_rows", asked)
+    def open_rows(self, file_id: int, *, rule: str | None, after: int) -> RejectedRows:
+        """Return open rows of a file after a line, some at a time: nobody else takes them."""
+        from pipeline.store import rejected
 
-    def repaired(
-        self, file_id: int, lines: Sequence[int], texts: Sequence[str | None], replay: int, by: str
-    ) -> None:
+        return rejected.open_rows(self._cursor, file_id, rule=rule, after=after)
+
+    def open_rows_at(self, file_id: int, lines: Sequence[int], rule: str | None) -> RejectedRows:
+        """Return open rows of a file at some of its lines; they stay open until we commit."""
+        from pipeline.store import rejected
+
+        found = _asked(file_id, ("open",), rule, lines, 0, None)
+        self._cursor.execute(statement("rework_rows"), found)
+        return rejected.rows_at(self._cursor, file_id, [row[1] for row in self._cursor])
+
+    def repaired(self, file_id: int, lines: Ints, texts: pa.Array, replay: int, by: str) -> None:
         """Mark open rows as brought back.
 
         Args:
             file_id: their file.
-            lines: their line numbers.
+            lines: their line numbers, ascending.
             texts: for each the line as it came back; None for as it stood.
             replay: the file that brought them back.
             by: who did it.
         """
-        self._cursor.execute(
-            statement("rework_repaired"),
-            {
-                "file_id": file_id,
-                "lines": list(lines),
-                "texts": list(texts),
-                "replay": replay,
-                "by": by,
-            },
-        )
+        import pyarrow as pa
+
+        from pipeline.store.copy import copy_in
+
+        cursor = self._cursor
+        cursor.execute(statement("rework_came_back"))
+        cursor.execute("TRUNCATE pg_temp.came_back")
+        copy_in(cursor, ("came_back",), {"line_no": pa.array(lines), "text": texts})
+        first, last = int(lines[0]), int(lines[-1])
+        asked = {"file_id": file_id, "replay": replay, "by": by, "first": first, "last": last}
+        cursor.execute(statement("rework_repaired"), asked)
 
     def discard(
         self, file_id: int, *, rule: str | None, lines: Sequence[int] | None, by: str, note: str
@@ -237,7 +284,7 @@ class Repair:
                 "note": note,
             },
         )
-        return sorted(line for (line,) in self._cursor)
+        return [line for (line,) in self._cursor]
 
     def settle_refused(self, file_id: int, *, by: str, note: str, child: int | None = None) -> bool:
         """Note that a person has settled a refused file, by a repaired one or by discarding it.
@@ -291,8 +338,14 @@ def fetched(cursor: Cursor, kind: type[T], name: str, asked: Mapping[str, object
 
 def entries_asked(**wanted: object) -> dict[str, object]:
     """Return the parameters of `rework_entries`, of which only some are wanted."""
-    names = ("key", "file_id", "open_rows", "refused", "parent", "duplicates", "rule", "copies")
+    names = ("key", "file_id", "open_rows", "refused", "parent", "rule", "copies")
     return {**dict.fromkeys(names), **wanted}
+
+
+def duplicates_asked(spans: Sequence[tuple[int, datetime, datetime]]) -> dict[str, object]:
+    """Return the parameters of `rework_with_duplicates`: sensors, each with first and last time."""
+    sensors, firsts, lasts = (list(column) for column in zip(*spans, strict=True))
+    return {"sensor_ids": sensors, "firsts": firsts, "lasts": lasts}
 
 
 def _asked(

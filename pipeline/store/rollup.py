@@ -18,7 +18,7 @@ from pipeline.contract.indices import COMPLETE_HOUR
 from pipeline.contract.quantities import QUANTITIES, SORTED_NAMES
 from pipeline.records import Columns, Ints
 from pipeline.runs import join_runs, run_sizes, run_starts
-from pipeline.store.copy import Cursor, copy_in
+from pipeline.store.copy import Cursor, copy_in, savepoint
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, cells
 
@@ -113,7 +113,7 @@ def _hours(cursor: Cursor, ordered: Columns) -> None:
         **_statistics(ordered),
     }
     try:
-        with cursor.connection.transaction():  # a savepoint
+        with savepoint(cursor):
             copy_in(cursor, ("air", "hourly"), columns)
     except psycopg.errors.UniqueViolation:
         # Some of these hours have readings already.
@@ -139,7 +139,7 @@ def _days(cursor: Cursor, ordered: Columns) -> None:
     }
     try:
         # If none of these days is known, then these hours are all that they have.
-        with cursor.connection.transaction():  # a savepoint
+        with savepoint(cursor):
             copy_in(cursor, ("air", "daily"), columns)
     except psycopg.errors.UniqueViolation:
         _join_hours(

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from pipeline.contract import PLACE_UNKNOWN, flag_bits
+from pipeline.contract import PARTIAL, PLACE_UNKNOWN, flag_bits
 from pipeline.contract.indices import CADENCE, COMPLETE_HOUR
 from pipeline.contract.quantities import QUANTITIES, Table
 from pipeline.store.sql import statement
@@ -23,15 +23,19 @@ __all__ = [
     "cells",
     "daily",
     "file_aggregate",
+    "file_duplicates",
+    "generation",
     "hourly",
     "location",
     "metadata",
+    "quarantine_summary",
     "quarantined_row",
     "raw_climate",
     "raw_particulate",
     "sensor",
     "sensor_place",
     "source_file",
+    "source_section",
 ]
 
 SCHEMA = "air"
@@ -210,6 +214,47 @@ sa.Index(
     None, source_file.c.parent_file_id, postgresql_where=source_file.c.parent_file_id.is_not(None)
 )
 sa.Index(None, source_file.c.loaded_at)
+# Bytes are looked up in both: those that nobody decided about are in the index above.
+sa.Index(
+    "source_file_settled",
+    source_file.c.sha256,
+    postgresql_where=source_file.c.decided_at.is_not(None),
+)
+# A replay asks for copies of its sheet that were dropped into data/, and hardly ever is there one.
+sa.Index(
+    "source_file_dropped_sheets",
+    source_file.c.file_id,
+    postgresql_where=sa.text("left(header, 7) = 'line_no'"),
+)
+# Few files have duplicates, and a retraction asks for all of them.
+sa.Index(
+    "source_file_with_duplicates",
+    source_file.c.file_id,
+    postgresql_where=source_file.c.rows_duplicate > 0,
+)
+
+source_section = sa.Table(
+    "source_section",
+    metadata,
+    sa.Column(
+        "file_id",
+        sa.Integer(),
+        sa.ForeignKey(source_file.c.file_id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+        comment="The file; see source_file.",
+    ),
+    sa.Column(
+        "first_line",
+        sa.BigInteger(),
+        primary_key=True,
+        autoincrement=False,
+        comment="Number of the first line of the file that is read by this header.",
+    ),
+    _required("header", sa.Text(), "The header line as it stands in the file."),
+    comment="Files that were joined of several with different headers: which header each line is "
+    "read by. Lines before the first of these are read by source_file.header.",
+)
 
 sensor = sa.Table(
     "sensor",
@@ -267,14 +312,15 @@ def _raw(table: Table, contents: str) -> sa.Table:
     """Build a raw table.
 
     It has no foreign keys: each would cost a lookup per row, and loading is bound by what the
-    server does per row. The loader writes the ledger, the dimensions and the rows in one
-    transaction, which is what keeps the references whole.
+    server does per row. Each sensor and place of its rows is in `sensor_place`, in the same
+    transaction, and that has them.
     """
     marks = [f"{PLACE_UNKNOWN} = the file gave no coordinates"]
     marks += [
         f"{bit} = {quantity} is accepted but outside its typical range"
         for quantity, bit in flag_bits(table).items()
     ]
+    marks.append(f"{PARTIAL} = a reading that this sensor model has is empty")
     return sa.Table(
         table,
         metadata,
@@ -377,22 +423,57 @@ quarantined_row = sa.Table(
         "Who repaired or discarded it: the name of the user; null: it is open.",
     ),
     _optional("note", sa.Text(), "Why it was discarded, in that person's words; null: it was not."),
+    _required("group_no", sa.Integer(), "What the row is counted under; see quarantine_summary."),
     sa.CheckConstraint("state IN ('open', 'repaired', 'discarded')", name="state_known"),
     sa.CheckConstraint("(state = 'open') = (decided_at IS NULL)", name="decided"),
     sa.CheckConstraint("(state = 'repaired') = (replay_file_id IS NOT NULL)", name="replayed"),
     comment="Every row that was not loaded because it broke a rule, verbatim, with the reasons. "
     "A file's rows_quarantined are its rows here: open + repaired + discarded.",
 )
-# What waits is asked for again and again, and is a small part of what ever was rejected.
-sa.Index(
-    "quarantined_row_open",
-    quarantined_row.c.file_id,
-    postgresql_where=sa.text("state = 'open'"),
-)
 sa.Index(
     None,
     quarantined_row.c.replay_file_id,
     postgresql_where=quarantined_row.c.replay_file_id.is_not(None),
+)
+
+quarantine_summary = sa.Table(
+    "quarantine_summary",
+    metadata,
+    sa.Column(
+        "file_id",
+        sa.Integer(),
+        sa.ForeignKey(source_file.c.file_id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+        comment="The file that the rows came from; see source_file.",
+    ),
+    sa.Column(
+        "group_no",
+        sa.Integer(),
+        primary_key=True,
+        autoincrement=False,
+        comment="Number of the group within its file; its rows in quarantined_row name it.",
+    ),
+    _optional(
+        "sensor",
+        sa.Text(),
+        "What stands in the rows' column of the sensor, 20 characters at most; null: nothing does; "
+        "'…': one of the rest, where a load brought very many.",
+    ),
+    _required(
+        "rules",
+        sa.ARRAY(sa.Text()),
+        "The rules that each of the rows broke, in the order of their reasons; a rule that was "
+        "broken in two columns comes twice.",
+    ),
+    _counter("open", "Number of rows that wait for somebody."),
+    _counter("repaired", "Number of rows that came back."),
+    _counter("discarded", "Number of rows that somebody decided are not wanted."),
+    sa.CheckConstraint(
+        "open >= 0 AND repaired >= 0 AND discarded >= 0", name="counts_not_negative"
+    ),
+    comment="How many rows of quarantined_row there are of every file, sensor and combination of "
+    "broken rules. Committed with the rows, so never stale.",
 )
 
 file_aggregate = sa.Table(
@@ -418,6 +499,27 @@ file_aggregate = sa.Table(
     comment="Statistics of the rows that were loaded from each file, per sensor and quantity. "
     "Committed with the rows, so never stale.",
 )
+
+file_duplicates = sa.Table(
+    "file_duplicates",
+    metadata,
+    sa.Column(
+        "file_id",
+        sa.Integer(),
+        sa.ForeignKey(source_file.c.file_id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+        comment="The file that the rows came from; see source_file.",
+    ),
+    _sensor_id(),
+    _required("first_ts", _MOMENT, "None of these rows has an earlier time, UTC."),
+    _required("last_ts", _MOMENT, "None of these rows has a later time, UTC."),
+    comment="Where the duplicate rows of a file may be: of which sensors, and from when to "
+    "when. A file with duplicates and without rows here was loaded by a version that did not "
+    "note it: its duplicates may be anywhere.",
+)
+# Who else may have had the readings of a sensor?
+sa.Index(None, file_duplicates.c.sensor_id, file_duplicates.c.first_ts)
 
 hourly = sa.Table(
     "hourly",
@@ -470,10 +572,18 @@ daily = sa.Table(
 sensor_place = sa.Table(
     "sensor_place",
     metadata,
-    _sensor_id(),
+    sa.Column(
+        "sensor_id",
+        sa.Integer(),
+        sa.ForeignKey(sensor.c.sensor_id),
+        primary_key=True,
+        autoincrement=False,
+        comment="The sensor; see sensor.",
+    ),
     sa.Column(
         "location_key",
         sa.Integer(),
+        sa.ForeignKey(location.c.location_key),
         primary_key=True,
         autoincrement=False,
         comment="Where it stood; see location.",
@@ -485,6 +595,40 @@ sensor_place = sa.Table(
 )
 # Who else stood there?
 sa.Index(None, sensor_place.c.location_key)
+
+generation = sa.Table(
+    "generation",
+    metadata,
+    sa.Column(
+        "number",
+        sa.Integer(),
+        primary_key=True,
+        autoincrement=False,
+        comment="1, 2, 3, ...; the highest is the one that counts.",
+    ),
+    _required(
+        "generation",
+        sa.Uuid(),
+        "Name of the generation. Whoever follows the database from outside and sees another one "
+        "than last time starts anew: what it knew may never have happened.",
+    ),
+    _required("began_at", _MOMENT, "When it was first seen, UTC."),
+    _required(
+        "place",
+        sa.Text(),
+        "The server, its timeline and the database that it was seen in.",
+    ),
+    _required(
+        "written_by",
+        sa.BigInteger(),
+        "The transaction that wrote this row. One that was written by another has been restored "
+        "from a dump.",
+    ),
+    comment="Generations of this database. A restore from a dump, to a moment of the past or "
+    "on another server begins a new one, which the next load notices (air.current_generation). "
+    "A data folder that was brought back from a copy or a snapshot of its disk or machine "
+    "looks the same as before, and begins none.",
+)
 
 
 @sa.event.listens_for(metadata, "after_create")

@@ -123,7 +123,8 @@ def test_the_row_without_readings_is_in_quarantine_and_nothing_else(real: Loaded
     header, row = real.home.quarantine_table(book, ";")
     assert header[:2] == ["line_no", "reasons"]
     assert row[0] == "3"
-    assert row[1] == "P1 is empty | P2 is empty"
+    empty = "is empty, and no reading may be (setting contract.partial)"
+    assert row[1] == f"P1 {empty} | P2 {empty}"
     assert ";".join(header[2:]).encode() == (REAL / "archive" / NULL_FILE).read_bytes().split()[0]
     assert ";".join(row[2:]).encode() == NULL_LINE
 

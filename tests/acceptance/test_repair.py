@@ -90,7 +90,8 @@ def clean_lines(dirty: SimulatedFile, clean: Path) -> dict[int, str]:
     lines = clean.read_text().split("\n")[1:]
     extra = {fault.line for fault in dirty.faults if KINDS[fault.kind].extra}
     found, at = {}, 0
-    for number in range(2, dirty.rows + 2):
+    none = sum(fault.outcome == "no row" for fault in dirty.faults)
+    for number in range(2, dirty.rows + none + 2):
         if number not in extra:
             found[number] = lines[at]
             at += 1

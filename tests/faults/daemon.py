@@ -28,7 +28,7 @@ from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 60.0  # seconds until something that must happen counts as not happening
+PATIENCE = 120.0  # seconds until something that must happen counts as not happening
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ class Zygote:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
         self._process.stdout.close()
 
 
@@ -455,7 +455,7 @@ def sha256(content: str | bytes) -> str:
 def get(port: int, path: str) -> tuple[int, str]:
     """Ask the daemon over HTTP; return the code and the text."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -127,6 +127,31 @@ def _linked(now: Countdown) -> None:
     wrap(os, "link", after=lambda *_, **__: die() if now() else None)
 
 
+def _aside(now: Countdown) -> None:
+    # A source has only its hidden name.
+    wrap(Path, "rename", after=lambda _, to: die() if _is_aside(to) and now() else None)
+
+
+def _aside_newer(now: Countdown) -> None:
+    # The same, and just before that a newer file has taken the source's name.
+    original = Path.rename
+
+    def rename(path: Path, to: Path) -> Path:
+        hit = _is_aside(to) and now()
+        if hit:
+            original(path.with_name(f"{path.name}.newer"), path)
+        renamed = original(path, to)
+        if hit:
+            die()
+        return renamed
+
+    Path.rename = rename  # type: ignore[method-assign, assignment]
+
+
+def _is_aside(path: Path) -> bool:
+    return Path(path).name.endswith(".aside")
+
+
 def _mid_file_copy(now: Countdown) -> None:
     # Across filesystems: half of the copy is written.
     original = shutil.copyfileobj
@@ -177,6 +202,8 @@ POINTS: dict[str, Callable[[Countdown], None]] = {
     "after-commit": _after_commit,
     "between-files": _between_files,
     "linked": _linked,
+    "aside": _aside,
+    "aside-newer": _aside_newer,
     "mid-file-copy": _mid_file_copy,
     "rows-repaired": _rows_repaired,
     "replay-committed": _replay_committed,

@@ -27,6 +27,7 @@ from datetime import date
 from functools import cached_property
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import psycopg
@@ -116,16 +117,16 @@ def _troubled(
         others = (f for f in plain if f.name[:16] == first.name[:16] and f is not first)
         header, *lines = first.data.splitlines(keepends=True)
         _, *more = next(others).data.splitlines(keepends=True)
-        mixed = [*lines[:50], *map(_contradicting, lines[50:90]), *more[60:120]]
-        files.append(File(f"mixed-{number}.csv", header + b"".join(mixed), len(mixed)))
+        mixed = [*lines[:50], *map(contradicting, lines[50:90]), *more[60:120]]
+        files.append(File(f"mixed-{number}.csv", header + b"".join(mixed), _rows(header, mixed)))
     files.append(File("again.csv", plain[0].data, plain[0].rows))
     files.append(File("again-too.csv", files[-2].data, files[-2].rows))
     # The other dialect contradicts a day's file that comes later. A third that comes earlier has
     # that file's header: grouped by header alone, the later one would come first in a large batch.
     late = [file for file in plain if file.name[10:18] == plain[0].name[10:18]][-1]
     _, *lines = late.data.splitlines(keepends=True)
-    contradicting = [line for line in map(_contradicting, lines[:60]) if line not in lines]
-    dialect = _in_sofia_dialect("other-dialect.csv", late.name, contradicting)
+    contrary = [line for line in map(contradicting, lines[:60]) if line not in lines]
+    dialect = in_sofia_dialect("other-dialect.csv", late.name, contrary)
     files.insert(files.index(plain[0]) + 1, dialect)
     packed = gzip.compress(plain[1].data, mtime=0)
     files.append(File("packed.csv.gz", packed, plain[1].rows))
@@ -141,10 +142,15 @@ def _troubled(
 def _cut(made: Path, rows: int | None) -> File:
     header, *lines = made.read_bytes().splitlines(keepends=True)
     lines = lines[:rows]
-    return File(made.name, header + b"".join(lines), len(lines))
+    return File(made.name, header + b"".join(lines), _rows(header, lines))
 
 
-def _contradicting(line: bytes) -> bytes:
+def _rows(header: bytes, lines: list[bytes]) -> int:
+    """Count rows: a header that stands there again is none."""
+    return sum(line.rstrip() != header.rstrip() for line in lines)
+
+
+def contradicting(line: bytes) -> bytes:
     """Change the first reading of an archive row, if it is a number."""
     fields = line.split(b";")
     with suppress(ValueError, IndexError):
@@ -152,7 +158,7 @@ def _contradicting(line: bytes) -> bytes:
     return b";".join(fields)
 
 
-def _in_sofia_dialect(name: str, like: str, lines: list[bytes]) -> File:
+def in_sofia_dialect(name: str, like: str, lines: list[bytes]) -> File:
     """Write rows of an archive file as the Sofia set has them."""
     columns = (0, 2, 3, 4, 5, 6, 9) if "sds011" in like else (0, 2, 3, 4, 5, 6, 9, 10)
     readings = "P1,P2" if "sds011" in like else "pressure,temperature,humidity"
@@ -191,7 +197,7 @@ class Postgres:
         self.embedded.start()
         try:
             self._sql("CREATE DATABASE migrated")
-            engine = store_engine.create(self._url("migrated"))
+            engine = store_engine.create(self.url("migrated"))
             with _migrating:
                 upgrade(engine)
             engine.dispose()
@@ -208,13 +214,13 @@ class Postgres:
         """Make a database with all tables and no rows; return its address."""
         name = f"faults_{next(self._numbers)}"
         self._sql(f"CREATE DATABASE {name} TEMPLATE migrated")
-        return self._url(name)
+        return self.url(name)
 
     def drop(self, url: str) -> None:
         """Remove a database."""
         self._sql(f"DROP DATABASE {conninfo_to_dict(url)['dbname']} WITH (FORCE)")
 
-    def _url(self, name: str) -> str:
+    def url(self, name: str) -> str:
         place = conninfo_to_dict(self.embedded.url)
         return f"postgresql://{place['user']}@/{name}?host={place['host']}&port={place['port']}"
 
@@ -252,14 +258,14 @@ class Postgres:
     def _end(self, number: signal.Signals) -> None:
         pid = self.pid
         os.kill(pid, number)
-        wait_for("PostgreSQL to end", lambda: not _lives(pid))
+        wait_for("PostgreSQL to end", lambda: not lives(pid))
 
     def start(self) -> None:
         """Bring it back."""
         self.embedded.start()
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -267,15 +273,32 @@ def _lives(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Tell whether a process has a handler for a signal."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
 # --- the daemon ----------------------------------------------------------------------------------
 
 
 class Starter:
-    """Starts the daemon in a moment, from a process that has imported everything already."""
+    """Starts the daemon in a moment, from a process that has imported everything already.
+
+    Args:
+        prefix: a command that runs it with other rights, as `setpriv` does.
+    """
+
+    def __init__(self, prefix: Sequence[str] = ()) -> None:
+        self.prefix = prefix
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, str(_DRIVER)],
+            [*self.prefix, sys.executable, str(_DRIVER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # One thread: a process that forks had better not have others.
@@ -355,19 +378,27 @@ class Site:
 
     @property
     def alive(self) -> bool:
-        return self._pid is not None and _lives(self._pid)
+        return self._pid is not None and lives(self._pid)
 
     def deliver(self, files: Sequence[File]) -> None:
         deliver(files, self.data, already=len(self.delivered))
         self.delivered += files
 
-    def start(self, *, crash: str | None = None, by_exec: bool = False, once: bool = False) -> None:
+    def start(
+        self,
+        *,
+        crash: str | None = None,
+        by_exec: bool = False,
+        once: bool = False,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Start `sofia-air run`.
 
         Args:
             crash: a crash point of the driver's, and how often it is to be reached.
             by_exec: start the installed command itself instead of forking.
             once: drain and exit, instead of staying.
+            environment: with `by_exec`, variables besides its settings.
         """
         assert self._pid is None, "it runs already"
         settings: dict[str, object] = {
@@ -376,14 +407,14 @@ class Site:
             "settle_seconds": 0,
             **self.settings,
         }
-        environment = _environment(settings)
+        every = {**_environment(settings), **environment}
         arguments = ["--home", str(self.home), "run", *(["--once"] if once else [])]
         output = str(self.home / "output.txt")
         if by_exec:
             with Path(output).open("ab") as said:
                 self._process = subprocess.Popen(
-                    [Path(sys.executable).with_name("sofia-air"), *arguments],
-                    env=environment,
+                    [*self.starter.prefix, Path(sys.executable).with_name("sofia-air"), *arguments],
+                    env=every,
                     stdin=subprocess.DEVNULL,
                     stdout=said,
                     stderr=said,
@@ -391,7 +422,7 @@ class Site:
             self._pid = self._process.pid
         else:
             self._pid = self.starter.start(
-                environment=environment, arguments=arguments, output=output, crash=crash
+                environment=every, arguments=arguments, output=output, crash=crash
             )
 
     def kill(self) -> bool:
@@ -411,9 +442,11 @@ class Site:
         return process.wait(PATIENCE) if process else self.starter.wait(pid)
 
     def stop(self) -> None:
-        """Stop the daemon politely."""
-        assert self._pid is not None
-        os.kill(self._pid, signal.SIGTERM)
+        """Stop the daemon politely, once it listens for the signal."""
+        pid = self._pid
+        assert pid is not None
+        wait_for("the daemon to listen to SIGTERM", lambda: catches(pid, signal.SIGTERM))
+        os.kill(pid, signal.SIGTERM)
         code = self.buried()
         assert code == 0, self.output()
 
@@ -499,7 +532,7 @@ _QUARANTINED = """
      ORDER BY sha256, line_no
 """
 # What the ledger says of a file against what is really there.
-_UNBALANCED = """
+UNBALANCED = """
     SELECT name, rows_read, rows_loaded, rows_duplicate, rows_quarantined,
            coalesce(really.loaded, 0) AS loaded, coalesce(bad.quarantined, 0) AS quarantined
       FROM air.source_file
@@ -594,7 +627,7 @@ def invariants(where: Site, expected: Contents | None) -> Contents:
         _assert_same("air.quarantined_row", _by_line(found), _by_line(expected))
         assert found.sensors == expected.sensors
     _books(where, found)
-    _aggregates(where.url)
+    aggregates(where.url)
     _bytes(where)
     _quarantine(where, found)
     return found
@@ -616,7 +649,7 @@ def _assert_same(what: str, found: Mapping[str, object], due: Mapping[str, objec
 def _books(where: Site, found: Contents) -> None:
     """Law 1: every file's books add up, and say what is really there."""
     with psycopg.connect(where.url) as connection:
-        assert connection.execute(_UNBALANCED.encode()).fetchall() == []
+        assert connection.execute(UNBALANCED.encode()).fetchall() == []
         assert connection.execute(_ORPHANS.encode()).fetchall() == []
     due = {file.sha256: file for file in where.delivered}
     assert found.ledger.keys() == due.keys()
@@ -626,7 +659,7 @@ def _books(where: Site, found: Contents) -> None:
         assert (state, rows_read) == as_written, file.name
 
 
-def _aggregates(url: str) -> None:
+def aggregates(url: str) -> None:
     """Law 4: what is kept equals a recompute from the raw tables."""
     readings = " UNION ALL ".join(
         f"SELECT file_id, sensor_id, date_trunc('hour', ts, 'UTC') AS hour,"

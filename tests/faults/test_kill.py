@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import random
 import signal
 import tempfile
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Contents, File, Site, invariants, wait_for
+from tests.faults.harness import Contents, File, Site, contents, invariants, wait_for
 
 # Real processes, real kills: minutes, not seconds.
 pytestmark = pytest.mark.slow
@@ -91,8 +93,8 @@ def test_two_that_drain_the_same_folder_load_everything_once(
 # Each at a moment of its own, in an order in which all of them are reached.
 QUARANTINE = ("quarantine-half:2", "quarantine-written:2", "refusal-written:1")
 TRANSACTION = ("mid-copy:2", "ledger-written:1", "before-commit:2", "after-commit:1", "mid-copy:4")
-MOVES = ("linked:2", "between-files:1", "linked:6", "between-files:3")
-MOVES_ACROSS = ("mid-file-copy:3", "linked:2", "between-files:2")
+MOVES = ("linked:2", "between-files:1", "aside:1", "aside:3", "linked:6", "between-files:3")
+MOVES_ACROSS = ("mid-file-copy:3", "linked:2", "aside:2", "between-files:2")
 
 
 def crash_and_restart(site: Site, files: list[File], crashes: Sequence[str]) -> None:
@@ -147,3 +149,40 @@ def test_killed_while_a_file_is_moved_to_another_filesystem(
     (site.data / "archive").symlink_to(other_filesystem)
     crash_and_restart(site, small, crashes)
     invariants(site, expected)
+
+
+@pytest.mark.parametrize("policy", ["keep", "gzip", "delete"])
+@pytest.mark.parametrize("crash", ["aside:1", "aside-newer:1"])
+def test_killed_while_a_file_is_aside(make_site: MakeSite, crash: str, policy: str) -> None:
+    """It has nothing but its hidden name, and may be a newer file than the one that was loaded."""
+    site = make_site(archive_policy=policy)
+    names = ["2024-05-01_sds011_sensor_1.csv", "2024-05-01_sds011_sensor_2.csv"]
+    first, second = (File(name, _sds(number), 1) for number, name in enumerate(names))
+    newer = crash.startswith("aside-newer")
+    site.deliver([first])
+    if newer:
+        (site.data / f"{first.name}.newer").write_bytes(second.data)
+    site.start(crash=crash)
+    wait_for(f"the crash at {crash}", lambda: not site.alive)
+    assert site.buried() == -signal.SIGKILL, site.output()
+    (left,) = site.waiting()
+    assert left.startswith(f".{first.name}.")
+    site.drain()
+    due = {first.sha256, second.sha256} if newer else {first.sha256}
+    found = contents(site.url)
+    assert found.ledger.keys() == due
+    assert found.rows == len(due)
+    kept = [path.read_bytes() for path in (site.data / "archive").rglob("*") if path.is_file()]
+    if policy == "gzip":
+        kept = [gzip.decompress(data) for data in kept]
+    # What was loaded first may be gone with the name that the newer file took, by its owner's hand.
+    held = {hashlib.sha256(data).hexdigest() for data in kept}
+    assert policy == "delete" or held >= (due - {first.sha256} if newer else due)
+    assert [event["file"] for event in site.events("aside.returned")] == [first.name]
+
+
+def _sds(second: int) -> bytes:
+    return (
+        "sensor_id;sensor_type;location;lat;lon;timestamp;P1;durP1;ratioP1;P2;durP2;ratioP2\n"
+        f"92;SDS011;42;42.689;23.341;2024-05-01T00:00:{second:02};9.53;;;2.83;;\n"
+    ).encode()

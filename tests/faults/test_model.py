@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 HEADER = "sensor_id;sensor_type;location;lat;lon;timestamp;P1;durP1;ratioP1;P2;durP2;ratioP2\n"
 TABLES = (
     "source_file, sensor, location, raw_particulate, raw_climate, quarantined_row,"
-    " file_aggregate, hourly, daily, sensor_place"
+    " file_aggregate, hourly, daily, sensor_place, quarantine_summary, file_duplicates"
 )
 
 
@@ -123,7 +123,7 @@ class Model(RuleBasedStateMachine):
                     path.unlink()
         with psycopg.connect(site.url) as connection:
             tables = ", ".join(f"air.{name}" for name in TABLES.split(", "))
-            connection.execute(f"TRUNCATE {tables}".encode())
+            connection.execute(f"TRUNCATE {tables} CASCADE".encode())
         self.settings = load_settings(site.home, batch_files=3)
         self.engine = store_engine.create(proxy.url)
         self.restart()

@@ -141,7 +141,7 @@ def _outage(house: House, server: Server, seconds: float, files: int, slack: int
     wait_for(
         "the backlog to be known",
         lambda: scrape(port)["sofia_air_backlog_files"] == files,
-        patience=40,
+        patience=120,
     )
     during = scrape(port)
     assert during["sofia_air_database_up"] == 0
@@ -212,7 +212,7 @@ def test_the_door_is_shut_meanwhile(house: House, server_of_ours: Server, what: 
     house.wait_until_quiet()
     with psycopg.connect(server_of_ours.url, autocommit=True) as connection:
         if what == "password":
-            connection.execute("ALTER ROLE picky PASSWORD 'another'")
+            connection.execute("ALTER ROLE picky PASSWORD 'unknown-to-us'")
             connection.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 " WHERE usename = 'picky'"
@@ -227,7 +227,7 @@ def test_the_door_is_shut_meanwhile(house: House, server_of_ours: Server, what: 
     wait_for("the daemon to be let in", lambda: get(port, "/readyz")[0] == 200)
     log = json.dumps(house.log)
     assert PASSWORD not in log
-    assert "another" not in log
+    assert "unknown-to-us" not in log
 
 
 def test_ingest_gives_up_and_loses_nothing(
@@ -241,7 +241,7 @@ def test_ingest_gives_up_and_loses_nothing(
     started = time.monotonic()
     process = house.command("ingest", *map(str, sources), retry_seconds=1)
     assert process.wait() == 1
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
     assert "error: database: " in process.said
     assert "Traceback" not in process.said
     server_of_ours.start()

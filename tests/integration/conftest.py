@@ -19,8 +19,10 @@ from hypothesis import HealthCheck, settings
 
 from pipeline.config import Settings, load_settings
 from pipeline.flow import Flow, Outcome, batches
+from pipeline.spreadsheet import MARK, restored
 from pipeline.steps.watch import Found, Ignored, scan
 from pipeline.store import engine as store_engine
+from pipeline.store.groups import OTHERS
 from pipeline.store.load import Store
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ _TABLES = {
     "location": "SELECT * FROM air.location",
     "raw_particulate": "SELECT * FROM air.raw_particulate",
     "raw_climate": "SELECT * FROM air.raw_climate",
+    "source_section": "SELECT * FROM air.source_section",
     "quarantined_row": "SELECT file_id, line_no, line, line_bytes, reasons::text, state,"
     " replay_file_id FROM air.quarantined_row",
     "file_aggregate": "SELECT * FROM air.file_aggregate",
@@ -259,6 +262,7 @@ class Site:
         assert self.rollup_differs() == []
         assert self._files_differ() == []
         assert self.places_differ() == []
+        assert self.summary_differs() == {}
 
     def _check_quarantine_files(self, name: str, sha256: str, lines: list[tuple[Any, ...]]) -> None:
         tables = list(self.quarantine.glob(f"*.{sha256[:12]}.csv"))
@@ -266,17 +270,31 @@ class Site:
         assert len(tables) == len(logs) == bool(lines), name
         if lines:
             text = tables[0].read_bytes().decode("utf-8-sig")
-            delimiter = next(mark for mark in ";,\t" if text.startswith(f"line_no{mark}reasons"))
+            delimiter = next(mark for mark in ";,\t|" if text.startswith(f"line_no{mark}reasons"))
             rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
             numbers = [line_no for line_no, _, _ in lines]
-            assert [int(row[0]) for row in rows[1:]] == numbers, name
             told = [json.loads(line) for line in logs[0].read_text().split("\n")[:-1]]
+            # The rows of a file with several headers stand by header, each below its own.
+            several = self.one(
+                "SELECT count(*) FROM air.source_section JOIN air.source_file USING (file_id)"
+                " WHERE sha256 = :sha256",
+                sha256=sha256,
+            )
+            rows[1:] = [row for row in rows[1:] if row[0] != "line_no"]
+            if several:
+                rows[1:] = sorted(rows[1:], key=lambda row: int(row[0]))
+                told.sort(key=lambda record: record["line_no"])
+            assert [int(row[0]) for row in rows[1:]] == numbers, name
             assert [record["line_no"] for record in told] == numbers, name
             shown = [record["line"].replace("\0", "\N{REPLACEMENT CHARACTER}") for record in told]
             assert shown == [line for _, line, _ in lines], name
             # The fields, too, are those of the line, for as far as it has any.
             for row, record in zip(rows[1:], told, strict=True):
-                assert self.edited or row[2:] == _fields(record["line"], delimiter), name
+                if several and delimiter not in record["line"]:
+                    continue  # of a part with another delimiter
+                cells = list(map(restored, row[2:]))
+                assert (MARK in row[1]) == (cells != row[2:]), name
+                assert self.edited or cells == _fields(record["line"], delimiter), name
 
     def rollup_differs(self) -> list[tuple[Any, ...]]:
         """Compare hours and days with a recompute in SQL."""
@@ -304,12 +322,55 @@ class Site:
             f" FULL JOIN anew USING (sensor_id, quantity, file_id) WHERE ({_SAME}) IS NOT TRUE"
         )
 
+    def summary_differs(self) -> dict[Any, Any]:
+        """Count the rejected rows anew; return the groups that differ, as they are and as due."""
+        kept = {
+            (file_id, number): (sensor, tuple(rules), Counter(counts))
+            for file_id, number, sensor, rules, counts in self.sql(
+                "SELECT file_id, group_no, sensor, rules, jsonb_build_object("
+                "'open', open, 'repaired', repaired, 'discarded', discarded)"
+                " FROM air.quarantine_summary"
+            )
+        }
+        due: dict[Any, Any] = {}
+        for file_id, number, line, reasons, state, header in self.sql(
+            "SELECT file_id, group_no, line, reasons, quarantined_row.state, coalesce("
+            " (SELECT section.header FROM air.source_section AS section"
+            " WHERE section.file_id = source_file.file_id AND first_line <= line_no"
+            " ORDER BY first_line DESC LIMIT 1), header)"
+            " FROM air.quarantined_row JOIN air.source_file USING (file_id)"
+        ):
+            sensor = sensor_in(header, line)
+            written = kept.get((file_id, number), (None,))[0]
+            # A version that did not keep the header: nobody knows. Or one of very many.
+            if (header is None and (file_id, number) in kept) or written == OTHERS:
+                sensor = written
+            key = sensor, tuple(reason["rule"] for reason in reasons)
+            group = due.setdefault((file_id, number), (*key, Counter()))
+            assert group[:2] == key, f"file {file_id} has unlike rows in group {number}"
+            group[2][state] += 1
+        numbers = kept.keys() | due.keys()
+        return {n: (kept.get(n), due.get(n)) for n in numbers if kept.get(n) != due.get(n)}
+
     def places_differ(self) -> list[tuple[Any, ...]]:
         """Compare who stood where with a recompute in SQL."""
         kept = "SELECT sensor_id, location_key, first_ts, last_ts FROM air.sensor_place"
         return self.sql(
             f"(({kept}) EXCEPT ({_PLACES_ANEW})) UNION ALL (({_PLACES_ANEW}) EXCEPT ({kept}))"
         )
+
+
+def sensor_in(header: str | None, line: str) -> str | None:
+    """Return what stands in the sensor's column of a line, as far as it is counted by."""
+    if header is None:
+        return None
+    delimiter = max(";,\t|", key=header.count)
+    names = [name.strip().casefold() for name in _fields(header, delimiter)]
+    if "sensor_id" not in names:
+        return None
+    cells = _fields(line, delimiter)
+    at = names.index("sensor_id")
+    return (cells[at].strip(" \t")[:20] or None) if at < len(cells) else None
 
 
 def _fields(line: str, delimiter: str) -> list[str]:

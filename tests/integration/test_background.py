@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
+from concurrent.futures import Future
+from datetime import datetime
 from functools import partial
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
 from pipeline import judge as judging
 from pipeline.contract import Contract
-from pipeline.errors import StoreError
+from pipeline.errors import DatabaseTrouble, DatabaseUnavailable
 from pipeline.records import Block, Columns
 from pipeline.steps import aggregate
 from pipeline.store import load as loading
 from pipeline.store import rollup
 from pipeline.store.background import Background
-from pipeline.store.copy import Cursor, copy_in
+from pipeline.store.copy import Cursor, copy_in, savepoint
+from pipeline.store.engine import driver_of
 from pipeline.store.load import Load, Store
 from tests.integration.conftest import ARCHIVE_SDS, MakeSite, Site, emptied
 
-_LONG = 60.0  # nothing here takes so long unless it hangs
+_LONG = 120.0  # nothing here takes so long unless it hangs
 
 
 def test_jobs_run_in_their_order_in_one_thread() -> None:
@@ -76,6 +82,98 @@ def test_what_goes_wrong_meanwhile_does_not_wait_for_the_server(shared_engine: s
     assert time.monotonic() - began < _LONG
 
 
+def test_a_job_between_two_statements_is_cut_short_all_the_same() -> None:
+    """What cuts it short does nothing to a job that the server is not at work on just then."""
+    begun, between, ended = threading.Event(), threading.Event(), threading.Event()
+    asked = 0
+
+    def cut_short() -> None:
+        nonlocal asked
+        asked += 1
+        (between if asked == 1 else ended).set()
+
+    def job() -> None:
+        begun.set()
+        assert between.wait(_LONG)  # no statement yet: the first is lost
+        assert ended.wait(5.0), "asked but once"
+
+    def go_wrong() -> None:
+        with Background(cut_short) as background:
+            future = background.later(job)
+            failed.append(future)
+            assert begun.wait(_LONG)
+            raise ZeroDivisionError
+
+    failed: list[Future[None]] = []
+    with pytest.raises(ZeroDivisionError):
+        go_wrong()
+    assert failed[0].exception() is None
+    assert asked >= 2
+
+
+def test_a_job_is_waited_for_also_when_it_cannot_be_cut_short() -> None:
+    """It would go on beside the transaction that it belongs to, which is rolled back by then."""
+    begun, end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def cut_short() -> None:
+        # What a cancel takes is not to be had: too many files are open.
+        end.set()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def job() -> None:
+        begun.set()
+        assert end.wait(_LONG)
+        time.sleep(0.05)  # the longer it takes, the surer it is that nobody waited
+        ended.set()
+
+    def fail() -> None:
+        with Background(cut_short) as background:
+            background.later(job)
+            assert begun.wait(_LONG)
+            raise ValueError
+
+    with pytest.raises(OSError, match="Too many open files"):
+        fail()
+    assert ended.is_set()
+
+
+def test_a_savepoint_needs_a_transaction(shared_engine: sa.Engine) -> None:
+    with shared_engine.connect() as connection:
+        cursor = driver_of(connection).cursor()
+        with pytest.raises(DatabaseUnavailable, match="has ended"), savepoint(cursor):
+            pass
+        cursor.execute("SELECT 1")
+        with savepoint(cursor):
+            pass
+
+
+def test_a_job_of_many_statements_is_cut_short(shared_engine: sa.Engine) -> None:
+    canceled: list[BaseException | None] = []
+
+    def job(load: Load, first: threading.Event) -> None:
+        # Busy elsewhere while the first request comes: the server has nothing to cancel.
+        assert first.wait(_LONG)
+        for _ in range(200):
+            load._cursor.execute("SELECT pg_sleep(0.1)")
+
+    def go_wrong(store: Store, first: threading.Event) -> None:
+        with store.loading() as load:
+            background, real = load._background, load._background._cut_short
+
+            def cut_short() -> None:
+                real()
+                first.set()
+
+            background._cut_short = cut_short
+            future = load.later(partial(job, load, first))
+            future.add_done_callback(lambda done: canceled.append(done.exception()))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        go_wrong(Store(emptied(shared_engine)), threading.Event())
+    assert isinstance(canceled[0], psycopg.errors.QueryCanceled)
+
+
 def be_refused(engine: sa.Engine) -> None:
     def refused(load: Load) -> None:
         load._cursor.execute("INSERT INTO air.sensor (sensor_id) VALUES (NULL)")
@@ -87,7 +185,7 @@ def be_refused(engine: sa.Engine) -> None:
 
 
 def test_the_servers_refusal_is_what_the_next_job_tells(shared_engine: sa.Engine) -> None:
-    with pytest.raises(StoreError, match="sensor_id"):
+    with pytest.raises(DatabaseTrouble, match="sensor_id"):
         be_refused(shared_engine)
 
 
@@ -195,9 +293,9 @@ def test_no_more_is_held_while_the_database_is_slow(
 ) -> None:
     judged, stored, most, largest = 0, 0, 0, 0
 
-    def judge(block: Block, contract: Contract) -> judging.Judged:
+    def judge(block: Block, contract: Contract, now: datetime, *bounds: Any) -> judging.Judged:
         nonlocal judged, most, largest
-        found = real(block, contract)
+        found = real(block, contract, now, *bounds)
         rows = sum(found.rows.read.values())
         judged, largest = judged + rows, max(largest, rows)
         most = max(most, judged - stored)
@@ -213,7 +311,7 @@ def test_no_more_is_held_while_the_database_is_slow(
             stored += len(columns["ts"])
 
     real = judging.judge
-    monkeypatch.setattr("pipeline.flow.judge", judge)
+    monkeypatch.setattr("pipeline.reading.judge", judge)
     monkeypatch.setattr(loading, "copy_in", slow)
     assert streamed.load(many(days=20)).state == "loaded"
     # At most two each: being copied, made ready for that, and waiting.

@@ -11,116 +11,36 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from psycopg.conninfo import conninfo_to_dict
 
 from pipeline import embedded
 from pipeline.embedded import EmbeddedPostgres, bin_dir, running_url
+from pipeline.embedded.address import socket_dir
 from pipeline.errors import EmbeddedDatabaseError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-ROOT = Path(__file__).parents[2]
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-root_only = pytest.mark.skipif(
-    os.geteuid() != 0 or sys.platform != "linux", reason="needs root on Linux"
+from tests.integration.private_server import (
+    COMMAND,
+    ROOT,
+    alive,
+    as_owner,
+    ask,
+    commands,
+    connection_host,
+    give,
+    home_at,
+    modes,
+    postmaster,
+    until,
 )
 
-# A command: uses the server until its standard input ends.
-# (A shell's background job hands down a deaf ear for Ctrl-C; a terminal does not.)
-COMMAND = """
-import signal
-import sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from pathlib import Path
-from pipeline.embedded import EmbeddedPostgres
-with EmbeddedPostgres(Path(sys.argv[1])) as database:
-    print(database.url, flush=True)
-    sys.stdin.read()
-"""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-
-class Command:
-    """Another process that uses the home's server."""
-
-    def __init__(self, home: Path, *prefix: str) -> None:
-        self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", COMMAND, str(home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            start_new_session=True,
-        )
-
-    def url(self) -> str:
-        """Wait until it has the server."""
-        assert self.process.stdout
-        return self.process.stdout.readline().strip()
-
-    def leave(self) -> int:
-        """Let it end; return its exit code."""
-        with self.process:
-            assert self.process.stdin
-            self.process.stdin.close()
-            return self.process.wait(60)
-
-    def kill(self) -> None:
-        """End it without a chance to clean up."""
-        with self.process:
-            self.process.kill()
-
-
-@contextmanager
-def commands(home: Path, count: int = 1, *prefix: str) -> Iterator[list[Command]]:
-    started = [Command(home, *prefix) for _ in range(count)]
-    try:
-        yield started
-    finally:
-        for command in started:
-            if command.process.returncode is None:
-                command.kill()
-
-
-def until(happened: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
-
-
-def postmaster(home: Path) -> int:
-    return int((home / ".postgres/data/postmaster.pid").read_text().split()[0])
-
-
-def alive(pid: int) -> bool:
-    """Not even a zombie is left."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def ask(url: str, question: str) -> object:
-    with psycopg.connect(url) as connection:
-        row = connection.execute(question).fetchone()
-        return row and row[0]
-
-
-def connection_host(url: str) -> str:
-    return str(conninfo_to_dict(url)["host"])
-
-
-def modes(path: Path) -> list[tuple[int, int, int]]:
-    return [(s.st_mode, s.st_uid, s.st_gid) for s in (p.stat() for p in (path, *path.parents))]
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture(scope="module")
@@ -132,29 +52,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pass
     yield home
     shutil.rmtree(home)
-
-
-@contextmanager
-def home_at(path: Path, prepared: Path | None = None) -> Iterator[Path]:
-    """A home at this path: a new one, or the prepared one, lent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if prepared:
-        prepared.rename(path)
-    else:
-        path.mkdir()
-    left_behind = None
-    try:
-        yield path
-        left_behind = running_url(path)
-    finally:
-        if running_url(path):
-            with EmbeddedPostgres(path):
-                pass
-        if prepared:
-            path.rename(prepared)
-        else:
-            shutil.rmtree(path)
-    assert not left_behind, "the test left a server running"
 
 
 @pytest.fixture
@@ -228,7 +125,7 @@ def test_an_alias_that_someone_else_has_put_there_is_refused(
     tmp_path: Path, prepared: Path
 ) -> None:
     with home_at(tmp_path / ("x" * 120), prepared) as home:
-        alias = embedded._socket_dir(home / ".postgres")
+        alias = socket_dir(home / ".postgres")
         alias.unlink()
         try:
             alias.symlink_to(tmp_path)
@@ -257,7 +154,9 @@ def test_only_its_owner_can_reach_it(open_home: Path) -> None:
             found = private.stat()
             assert (found.st_mode & 0o777, found.st_uid) == (0o700, server.st_uid)
         assert ask(database.url, "SHOW listen_addresses") == ""
-        held = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
+        fds = Path(f"/proc/{pid}/fd")
+        listed = as_owner(fds.parent, "find", fds, "-type", "l", "-printf", "%l\\n")
+        held = {Path(line).name for line in listed.decode().splitlines()}
         tcp = [Path("/proc/net", name).read_text() for name in ("tcp", "tcp6", "udp", "udp6")]
         inodes = {line.split()[9] for text in tcp for line in text.splitlines()[1:]}
         assert not held & {f"socket:[{inode}]" for inode in inodes}
@@ -343,13 +242,15 @@ def test_four_commands_at_once_prepare_and_share_one(tmp_path: Path) -> None:
         # left over from preparing before a power cut
         (home / ".postgres/data.new/base").mkdir(parents=True)
         (home / ".postgres/data.new/PG_VERSION").write_text("18")
+        if os.geteuid() == 0:
+            give(home / ".postgres", pwd.getpwnam("nobody"))
         with commands(home, 4) as four:
             urls = {command.url() for command in four}
             assert len(urls) == 1
             assert ask(urls.pop(), "SELECT upper('въздух')") == "ВЪЗДУХ"
             log = (home / ".postgres/postgres.log").read_text()
             assert log.count("database system is ready") == 1
-            assert log.count("creating directory") == 1
+            assert log.count("performing post-bootstrap initialization") == 1
             assert [command.leave() for command in four] == [0] * 4
         assert running_url(home) is None
 
@@ -363,7 +264,7 @@ def test_commands_that_come_and_go_together_never_miss_it(home: Path) -> None:
     codes = []
     for process in many:
         with process:
-            codes.append(process.wait(60))
+            codes.append(process.wait(120))
     assert codes == [0] * 6
     assert running_url(home) is None
 
@@ -376,7 +277,7 @@ def test_ctrl_c_in_the_starters_terminal_does_not_reach_it(home: Path) -> None:
         assert os.getsid(pid) == pid
         os.killpg(starter.process.pid, signal.SIGINT)
         with starter.process:
-            starter.process.wait(60)
+            starter.process.wait(120)
         assert ask(url, "SELECT 1") == 1
         assert postmaster(home) == pid
         assert other.leave() == 0
@@ -386,7 +287,7 @@ def test_ctrl_c_in_the_starters_terminal_does_not_reach_it(home: Path) -> None:
 def test_whoever_reads_a_commands_output_does_not_wait_for_the_server(home: Path) -> None:
     code = COMMAND.replace("sys.stdin.read()", "import os; os._exit(7)")
     done = subprocess.run(
-        [sys.executable, "-c", code, home], cwd=ROOT, capture_output=True, timeout=60
+        [sys.executable, "-c", code, home], cwd=ROOT, capture_output=True, timeout=120
     )
     assert (done.returncode, done.stderr) == (7, b"")
     assert running_url(home) == done.stdout.decode().strip()
@@ -489,7 +390,7 @@ def test_a_server_that_cannot_start_says_why_at_once(home: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(EmbeddedDatabaseError) as caught:
         EmbeddedPostgres(home).start()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 45  # not the minute that a start may take
     assert '"nonsense"' in str(caught.value)
     assert str(home / ".postgres/postgres.log") in str(caught.value)
     assert "SOFIA_AIR_DATABASE_URL" in str(caught.value)
@@ -534,65 +435,3 @@ def test_a_link_instead_of_the_folder_is_refused(fresh: Path, tmp_path: Path) ->
         EmbeddedPostgres(fresh).start()
     assert modes(target) == before
     assert list(target.iterdir()) == []
-
-
-# --- as root -------------------------------------------------------------------------------------
-
-
-def capabilities(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in status if line.startswith("CapPrm")).split()[1], 16)
-
-
-@root_only
-def test_root_needs_no_capability_for_an_open_home(open_home: Path) -> None:
-    with EmbeddedPostgres(open_home):
-        assert Path(f"/proc/{postmaster(open_home)}").stat().st_uid != 0
-        assert capabilities(postmaster(open_home)) == 0
-
-
-@root_only
-@pytest.mark.parametrize("docker", [False, True], ids=["all-capabilities", "as-in-docker"])
-def test_a_home_below_a_folder_closed_to_the_server(
-    tmp_path: Path, prepared: Path, docker: bool
-) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    before = modes(closed)
-    prefix: list[str] = []
-    if docker:  # root there has CAP_DAC_OVERRIDE, but not CAP_DAC_READ_SEARCH
-        if not shutil.which("setpriv"):
-            pytest.skip("needs setpriv")
-        prefix = ["setpriv", "--bounding-set", "-dac_read_search"]
-    with home_at(closed / "home", prepared) as home, commands(home, 1, *prefix) as [command]:
-        assert ask(command.url(), "SELECT 1") == 1
-        assert capabilities(postmaster(home)) == (1 << 1 if docker else 1 << 2)
-        assert command.leave() == 0
-        assert running_url(home) is None
-    assert modes(closed) == before
-
-
-@root_only
-def test_in_somebodys_home_it_runs_as_them_even_with_programs_that_only_root_may_run(
-    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wheel, closed = bin_dir().parents[1], tmp_path / "venv"
-    for part in (wheel / bin_dir().parent.name, wheel.with_name(wheel.name + ".libs")):
-        if part.exists():
-            copy = closed / part.relative_to(wheel.parent)
-            shutil.copytree(part, copy, ignore=shutil.ignore_patterns("include"))
-    for entry in (closed, *closed.rglob("*")):  # as pip leaves them under umask 077
-        entry.chmod(entry.stat().st_mode & ~0o077)
-    programs = closed / bin_dir().relative_to(wheel.parent)
-    monkeypatch.setattr(embedded, "bin_dir", lambda: programs)
-    them = pwd.getpwnam("nobody")
-    os.chown(fresh, them.pw_uid, them.pw_gid)
-    before = modes(fresh), modes(programs / "postgres")
-    with EmbeddedPostgres(fresh) as database:
-        assert ask(database.url, "SELECT 1") == 1
-        server = Path(f"/proc/{postmaster(fresh)}")
-        assert server.stat().st_uid == them.pw_uid
-        assert (server / "exe").readlink() == programs / "postgres"
-    assert {p.stat().st_uid for p in (fresh / ".postgres").rglob("*")} == {them.pw_uid}
-    assert (modes(fresh), modes(programs / "postgres")) == before
-    shutil.rmtree(closed)

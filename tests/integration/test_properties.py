@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from hypothesis import example, given, note, settings
+from hypothesis import Phase, assume, example, given, note, settings
 from hypothesis import strategies as st
 
 from pipeline.config import load_settings
@@ -43,6 +43,10 @@ from tests.integration.conftest import (
 )
 
 CONTRACT = Contract.default()
+# A long run through the database shows the first failure as it is: to make it small takes minutes.
+AS_FOUND = settings(
+    phases=[Phase.explicit, Phase.reuse, Phase.generate], report_multiple_bugs=False
+)
 NOW = datetime(2020, 1, 1, 12, tzinfo=UTC)
 
 # --- the oracle -----------------------------------------------------------------------------------
@@ -50,7 +54,7 @@ NOW = datetime(2020, 1, 1, 12, tzinfo=UTC)
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WHOLE = re.compile(r"[+-]?0*\d{1,18}", re.ASCII)
 TIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?:(:\d\d)(\.\d+)?)?(Z|[+-]\d\d:?(?:\d\d)?)?", re.ASCII
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d)(?:(:\d\d)([.,]\d+)?)?([Zz]|[+-]\d\d:?(?:\d\d)?)?", re.ASCII
 )
 
 # What is told about a cell, by what an independent reader can tell: no value, no sense, no belief.
@@ -66,6 +70,7 @@ CLASSES = {
     "unit": "unbelievable",
     "null_island": "unbelievable",
     "model": "model",
+    "not_stored": "model",
     "repeated_header": "header",
 }
 STRUCTURE = {"width", "quote", "nul_byte", "encoding", "repeated_header"}
@@ -96,7 +101,20 @@ def physical_lines(raw: bytes) -> tuple[str | None, dict[int, bytes]]:
         text: str | None = header.strip(b"\r").decode()
     except UnicodeDecodeError:
         text = None
-    return text, {n: line for n, line in numbered if line}
+    # Spaces and delimiters alone are nothing either.
+    return text, {
+        n: line for n, line in numbered if line.replace(b'""', b"").strip(b" \t\r\v\f;,|")
+    }
+
+
+def names_columns(header: str | None, lines: Iterable[bytes]) -> bool:
+    """Whether a line looks like another header: what is below it is tested in test_sections."""
+    names = {name.strip().lower() for name in re.split("[;,|\t]", header or "")} - {""}
+    for line in lines:
+        text = line.decode(errors="replace").lower()
+        if "sensor_id" in text or names & {*re.split("[;,|\t]", text)}:
+            return True
+    return False
 
 
 def fields_of(line: bytes, delimiter: str) -> list[str] | None:
@@ -138,10 +156,15 @@ def time_of(text: str) -> datetime | None:
         return None
     day, minute, second, fraction, zone = match.groups()
     try:
+        late = (
+            minute == "24:00" and (second or ":00") == ":00" and not (fraction or "0").strip(".,0")
+        )
+        minute = "00:00" if late else minute
         moment = datetime.fromisoformat(f"{day}T{minute}{second or ':00'}").replace(tzinfo=UTC)
+        moment += timedelta(days=late)
         if fraction:
             moment += timedelta(microseconds=int(fraction[1:7].ljust(6, "0")))
-        if zone and zone != "Z":
+        if zone and zone.upper() != "Z":
             hours, minutes = int(zone[1:3]), int(zone[3:].strip(":") or 0)
             if hours > 23 or minutes > 59:
                 return None
@@ -185,14 +208,17 @@ def judge(cells: dict[str, str], model: Model, now: datetime) -> Reading | Fault
             if not optional:
                 faults.add((name, "empty"))
             return None
-        if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        if not re.fullmatch(r"[+-]?\d+(\.0*)?", text, re.ASCII):
             faults.add((name, "unreadable"))
+        text = text.partition(".")[0]
+        if (name, "unreadable") in faults:
+            pass
         elif not WHOLE.fullmatch(text) or not least <= int(text) <= MAX_ID:
             faults.add((name, "unbelievable"))
         return int(text) if WHOLE.fullmatch(text) else None
 
     def number(name: str, low: float, high: float, *, optional: bool) -> float | None:
-        text = cells[name]
+        text = cells.get(name, "")
         if not text:
             if not optional:
                 faults.add((name, "empty"))
@@ -220,7 +246,7 @@ def judge(cells: dict[str, str], model: Model, now: datetime) -> Reading | Fault
     values = []
     for column, name in model.columns.items():
         quantity = CONTRACT.quantities[name]
-        value = number(column, *quantity.file_range, optional=False)
+        value = number(column, *quantity.file_range, optional=column == "P0")
         if value is not None:
             if value in (*quantity.sentinels, *model.sentinels.get(column, ())):
                 faults.add((column, "unbelievable"))
@@ -310,8 +336,6 @@ def texts(draw: st.DrawFn, kind: str, most: int = 10, partial: bool = True) -> b
     if draw(st.booleans()) and body:
         extra: list[str] = ["", " ", *body]
         body.insert(draw(st.integers(0, len(body))), draw(st.sampled_from(extra)))
-    if draw(st.integers(0, 9)) == 0:
-        body.insert(draw(st.integers(0, len(body))), header.rstrip())
     # Files with other headers are other blocks, and must keep their place all the same.
     header = draw(st.sampled_from([header, header, header.upper()]))
     text = end.join([header.rstrip(), *body]) + (end if draw(st.booleans()) else "")
@@ -371,7 +395,7 @@ class Judged:
 
 
 def blocks_of(raw: bytes, file: int, block_bytes: int) -> list[Block]:
-    content = Content(Path("some.csv"), len(raw), hashlib.sha256(raw).hexdigest(), raw, (0,) * 4)
+    content = Content(Path("some.csv"), len(raw), hashlib.sha256(raw).hexdigest(), raw, (0,) * 5)
     return list(read.blocks(content, file, CONTRACT, read.Limits(block_bytes, 2**20, 2**30)))
 
 
@@ -394,7 +418,11 @@ def judged_by_us(block: Block, names: list[str]) -> Judged:
                         None if np.isnan(row["lat"]) else float(row["lat"]),
                         None if np.isnan(row["lon"]) else float(row["lon"]),
                     ),
-                    tuple(np.float32(row[name]) for name in readings.quantities),
+                    tuple(
+                        np.float32(row[name])
+                        for name in readings.quantities
+                        if not np.isnan(row[name])
+                    ),
                 )
         counted, contradicting = settle(readings, repeats, split_rows, names, {})
         judged.duplicates += sum(counted.values())
@@ -444,6 +472,7 @@ def check_in_memory(raws: list[bytes], block_bytes: int) -> None:
     blocks: list[Block] = []
     for file, raw in enumerate(raws):
         header_text, lines = physical_lines(raw)
+        assume(not names_columns(header_text, lines.values()))
         try:
             found = blocks_of(raw, file, block_bytes)
         except FileRefused as refusal:
@@ -582,6 +611,7 @@ def check_in_database(delivery: Delivery, site: Site) -> None:
             assert ledger["rule"] in {"empty", "binary", "utf16", "unknown_header", "not_stored"}
             continue
         header_text, lines = physical_lines(content)
+        assume(not names_columns(header_text, lines.values()))
         assert header_text is not None
         header = recognise(header_text, CONTRACT)
         due = Books(read=len(lines))
@@ -630,7 +660,7 @@ def test_the_database_holds_what_the_oracle_says(
 
 
 @pytest.mark.slow
-@settings(max_examples=400)
+@settings(AS_FOUND, max_examples=400)
 @given(delivery=deliveries())
 def test_the_database_holds_what_the_oracle_says_at_length(
     delivery: Delivery, deliver: Callable[[Delivery], Site]

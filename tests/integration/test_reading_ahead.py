@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 import sqlalchemy as sa
 
 from pipeline.errors import DatabaseUnavailable, FileRefused, Stopped, StoreError
+from pipeline.flow import Flow, Outcome
+from pipeline.steps.watch import Found
 from pipeline.store.load import Store
-from pipeline.transaction import Transaction
-from tests.integration.conftest import MakeSite, Site, pm, sds
+from pipeline.transaction import Batch, Transaction
+from tests.integration.conftest import ARCHIVE_SDS, MakeSite, Site, pm, sds
 
-_LONG = 30.0
+_LONG = 120.0
 
 
 def test_a_large_file_of_blank_lines_does_not_delay_a_stop(make_site: MakeSite) -> None:
@@ -78,3 +81,93 @@ def test_looking_up_what_is_known_can_be_cancelled(site: Site, shared_engine: sa
         looking.join(_LONG)
         assert not looking.is_alive()
     assert len(failed) == 1
+
+
+def garbage(number: int, rows: int) -> str:
+    """Return a small file with a header of its own, of which every cell is wrong in its own way."""
+    header = ARCHIVE_SDS.rstrip("\n") + f";extra{number}\n"
+    return header + "".join(
+        f"a{n};SDS011;b{n};c{n};d{n};e{n};f{n};;;g{n};;;\n" for n in range(rows)
+    )
+
+
+def seen(site: Site, monkeypatch: pytest.MonkeyPatch, *batches: dict[str, str]) -> list[str]:
+    """Load batches; return in which order they were read, judged and loaded."""
+    done: list[str] = []
+    reads = [threading.Event() for _ in batches]
+    flow = type(site.flow)
+    real = {name: getattr(flow, name) for name in ("_read", "_judge", "_finish")}
+
+    def read(self: Flow, found: Sequence[Found]) -> Batch:
+        done.append(f"read {found[0].path.stem}")
+        batch: Batch = real["_read"](self, found)
+        return batch
+
+    def judge(self: Flow, batch: Batch) -> None:
+        if not batch.is_judged:
+            done.append(f"judge {batch.files[0].path.stem}")
+        real["_judge"](self, batch)
+        if batch.files[0].path.stem == "second":
+            reads[0].set()
+
+    def finish(self: Flow, found: Sequence[Found], batch: Batch) -> list[Outcome]:
+        if found[0].path.stem == "first" and waits:
+            assert reads[0].wait(_LONG)
+        done.append(f"load {found[0].path.stem}")
+        outcomes: list[Outcome] = real["_finish"](self, found, batch)
+        return outcomes
+
+    waits = "first" in batches[0] and batches[0]["first"] == GOOD
+    monkeypatch.setattr(flow, "_read", read)
+    monkeypatch.setattr(flow, "_judge", judge)
+    monkeypatch.setattr(flow, "_finish", finish)
+    found = []
+    for batch in batches:
+        for name, content in batch.items():
+            site.drop(f"{name}.csv", content)
+        every = {file.path.stem: file for file in site.scan()}
+        found.append([every[name] for name in batch])
+    for pending in site.flow.ahead(found):
+        assert {outcome.state for outcome in pending.finish()} == {"loaded"}
+    return done
+
+
+GOOD = sds(pm(1))
+OTHER = sds(pm(2))
+READ, JUDGED = ["read second"], ["read second", "judge second"]
+
+
+def test_a_batch_is_read_and_judged_ahead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = seen(site, monkeypatch, {"first": GOOD}, {"second": OTHER})
+    assert done == ["read first", "judge first", *JUDGED, "load first", "load second"]
+
+
+@pytest.mark.parametrize(
+    "heavy",
+    [
+        {"first": garbage(0, 2_000)},
+        {("first", "b", "c", "d", "e")[n]: garbage(n, 900) for n in range(5)},
+    ],
+    ids=["one file", "several files"],
+)
+def test_nothing_is_read_ahead_of_a_heavy_batch(
+    heavy: dict[str, str], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of the first are rejected for very many reasons."""
+    done = seen(site, monkeypatch, heavy, {"second": OTHER})
+    assert done == ["read first", "judge first", "load first", *JUDGED, "load second"]
+    assert site.one("SELECT count(*) FROM air.quarantined_row") == sum(
+        content.count("\n") - 1 for content in heavy.values()
+    )
+
+
+def test_what_is_held_of_a_batch_is_bounded(site: Site) -> None:
+    for number in range(30):
+        site.drop(f"{number}.csv", garbage(number, 900))
+    batch = site.flow._prepare(site.scan())
+    reasons = sum(len(each) for judged in batch.judged.values() for each in judged.rejected.told)
+    assert 0 < reasons <= 16 * 2**20 // 512
+    assert len(batch.unheld) > 20
+    outcomes = site.run()
+    assert [outcome.state for outcome in outcomes] == ["loaded"] * 30
+    assert site.one("SELECT count(*) FROM air.quarantined_row") == 27_000

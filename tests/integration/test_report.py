@@ -481,7 +481,7 @@ def _run(home: Path, url: str, missing: str, *arguments: str) -> subprocess.Comp
         env={**os.environ, "SOFIA_AIR_HOME": str(home), "SOFIA_AIR_DATABASE_URL": url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

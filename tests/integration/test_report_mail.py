@@ -314,7 +314,7 @@ def command(site: Site, server: Server) -> Callable[..., subprocess.CompletedPro
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -672,3 +673,113 @@ def test_without_header_and_archive_the_rows_wait(three: Workshop) -> None:
     (problem,) = done.problems
     assert problem.message.startswith("its rows cannot be judged: its header")
     assert three.states() == {3: "open", 4: "open", 5: "open"}
+
+
+# --- formulas -------------------------------------------------------------------------------------
+
+FORMULAS = [
+    *(
+        "=1+1",
+        "+cmd|' /C calc'!A0",
+        "-1+2",
+        "@SUM(A1)",
+        "'=1",
+        "''=1",
+        " =1",
+        "＝1",
+        "a;=1",
+        "a,-b",
+    ),
+    *("'", "''", "'x", "-5", "+3.5e1", "-0.01", "x", '"=1"', '=HYPERLINK("http://x","y")', "\t=1"),
+]
+
+
+def _file_of(cells: Sequence[str]) -> str:
+    """Return rows whose dust is missing, with these cells where nothing is checked."""
+    text = io.StringIO()
+    header = csv.reader([sds().split("\n")[0]], delimiter=";")
+    lines = csv.writer(text, delimiter=";", lineterminator="\n")
+    lines.writerows(header)
+    for second, cell in enumerate(cells):
+        start = bad(second).split(";")
+        start[7] = cell
+        lines.writerow(start)
+    return text.getvalue()
+
+
+def _columns(shop: Workshop) -> dict[int, tuple[str, str]]:
+    """Return line number → P1 and durP1 of what came back."""
+    found = {}
+    for row in shop.bench.rows(shop.entry().file_id, states=None):
+        (cells,) = csv.reader([row.present.decode()], delimiter=";")
+        found[row.line_no] = cells[6], cells[7]
+    return found
+
+
+@pytest.mark.parametrize("way", ["in place", "exported", "reasons cleared", "older release"])
+def test_formulas_are_plain_text_in_a_sheet_and_come_back_as_they_were(
+    shop: Workshop, way: str, tmp_path: Path
+) -> None:
+    assert shop.site.load(_file_of(FORMULAS)).state == "loaded"
+    lines = range(2, len(FORMULAS) + 2)
+    before = shop.sheet().read_bytes()
+    path = shop.sheet()
+    if way == "exported":
+        path = tmp_path / "out.csv"
+        sheets.export(
+            *(shop.site.settings, shop.bench, shop.contract, [shop.entry()]),
+            rule=None,
+            path=path,
+            delimiter=",",
+        )
+    header, *rows = read(path)
+    at = header.index("durP1")
+    live = [row for row in rows if re.match(r"[\s\"]*[=+\-@＝]", row[at])]
+    assert {row[at] for row in live} == {"-5", "+3.5e1", "-0.01"}
+    if way == "older release":
+        for row, cell in zip(rows, FORMULAS, strict=True):
+            row[at], row[1] = cell, "P1 is empty"
+    if way == "reasons cleared":
+        for row in rows:
+            row[1] = ""
+    write(path, [header, *rows], delimiter="," if way == "exported" else ";")
+    # What nobody has touched is not taken for an edit.
+    done = shop.replay(str(path), dry=True)
+    assert [v.edited for v in done.verdicts] == [False] * len(FORMULAS)
+    shop.repair({line: {"P1": "7.5"} for line in lines}, path)
+    done = shop.replay(str(path))
+    assert (done.lines("loaded"), done.problems) == (list(lines), [])
+    assert _columns(shop) == {
+        line: ("7.5", cell) for line, cell in zip(lines, FORMULAS, strict=True)
+    }
+    assert before.startswith(b"\xef\xbb\xbf")
+
+
+def test_a_formula_in_a_repaired_cell_is_plain_text_too(shop: Workshop) -> None:
+    assert shop.site.load(_file_of(["x", "=1", "=1"])).state == "loaded"
+    shop.repair({2: {"durP1": "=2"}, 3: {"durP1": "'=2"}, 4: {"durP1": "''=2"}})
+    assert not shop.replay().lines("loaded")
+    header, *rows = read(shop.sheet())
+    assert [row[header.index("durP1")] for row in rows] == ["'=2", "'=2", "''=2"]
+    shop.repair({line: {"P1": "7.5"} for line in (2, 3, 4)})
+    assert shop.replay().lines("loaded") == [2, 3, 4]
+    assert _columns(shop) == {2: ("7.5", "=2"), 3: ("7.5", "=2"), 4: ("7.5", "'=2")}
+
+
+def test_names_of_columns_and_files_are_plain_text(shop: Workshop, tmp_path: Path) -> None:
+    text = _file_of(["x"]).replace(";durP1;", ";=cmd();")
+    assert shop.site.load(text, "=1+1.csv").state == "loaded"
+    path = tmp_path / "out.csv"
+    sheets.export(
+        *(shop.site.settings, shop.bench, shop.contract, [shop.entry("=1+1.csv")]),
+        rule=None,
+        path=path,
+        delimiter=",",
+    )
+    for each in (path, shop.sheet("=1+1.csv")):
+        assert not [c for row in read(each) for c in row if c.startswith("=")]
+    header, *_ = read(shop.sheet("=1+1.csv"))
+    assert "'=cmd()" in header
+    shop.repair({2: {"P1": "7.5"}}, shop.sheet("=1+1.csv"))
+    done = shop.replay("=1+1.csv")
+    assert (done.lines("loaded"), done.problems) == ([2], [])

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import flow
+from pipeline import reading
 from pipeline.judge import Judged
 from pipeline.records import Block, Readings
 from pipeline.store import load as loading
@@ -225,7 +225,7 @@ CONTENTS = (
 def mixed(number: int) -> str:
     """Return the row of a sensor that calls itself now this, now that."""
     rng = random.Random(number)
-    kind = rng.choice(["SDS011", "DHT22", "SDS011", "PPD42NS"])
+    kind = rng.choice(["SDS011", "DHT22", "SDS011", "HPM"])
     values = ";;21.5;60" if kind == "DHT22" else f"{rng.randrange(1, 4)};5;;"
     where, moment = rng.randrange(2000), clock(number % 5)
     return f"{rng.randrange(1, 2000)};{kind};{where};42.{where};23.3;{moment};{values}"
@@ -246,7 +246,7 @@ def test_what_is_copied_together_makes_no_difference_to_anything(
             while some := list(islice(judged, many)):
                 yield some
 
-        monkeypatch.setattr(flow, "ahead", grouped)
+        monkeypatch.setattr(reading, "ahead", grouped)
         site = make_site(block_bytes=2**16, batch_bytes=1)
         assert site.load(text).state == "loaded"
         found.append([site.sql(query) for query in CONTENTS])

@@ -61,7 +61,7 @@ def waiting(call: Any, *args: Any) -> Iterator[Future[Any]]:
 
 def until_blocked(watcher: Session, blocked: Session) -> None:
     """Wait until a session waits for a lock."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     question = "SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s"
     while watcher.execute(question, (blocked.info.backend_pid,)).fetchone() != ("Lock",):
         assert time.monotonic() < deadline, "the session never waited"
@@ -169,7 +169,7 @@ def test_two_sessions_at_once(
         with waiting(ensure, second, "2019-03-01") as done:
             until_blocked(session, second)
             first.commit() if commits else first.rollback()
-            done.result(timeout=10)
+            done.result(timeout=120)
         second.commit()
     assert list(partitions(session)) == ["raw_climate_2019_03"]
 
@@ -183,7 +183,7 @@ def test_two_sessions_that_want_several_months_do_not_deadlock(
             until_blocked(session, second)
             ensure(first, "2019-03-01", "air.raw_particulate")
             first.commit()
-            done.result(timeout=10)
+            done.result(timeout=120)
             ensure(second, "2019-04-01", "air.raw_climate")
             second.commit()
     assert len(partitions(session)) == 2

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import io
 import os
+import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import DiskTrouble, FileChanged
+from pipeline.asides import remove, return_asides
+from pipeline.drop import drop
+from pipeline.errors import DiskTrouble, FileChanged, Stopped
 from pipeline.records import Content
 from pipeline.steps import archive
 
@@ -29,7 +32,7 @@ def content(path: Path, data: bytes = b"some bytes\n") -> Content:
         len(data),
         hashlib.sha256(data).hexdigest(),
         data,
-        (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns),
+        (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns),
     )
 
 
@@ -48,7 +51,7 @@ def across(monkeypatch: pytest.MonkeyPatch, folder: Path, code: int = errno.EXDE
     real = os.link
 
     def link(source: Path, target: Path, **how: bool) -> None:
-        if Path(source).parent != folder:
+        if Path(source).parent not in {folder, Path(target).parent}:
             raise OSError(code, os.strerror(code), str(source), None, str(target))
         real(source, target, **how)
 
@@ -187,7 +190,15 @@ def replaced(path: Path) -> None:
     other.replace(path)
 
 
-@pytest.mark.parametrize("change", [appended, rewritten, replaced])
+def forged(path: Path) -> None:
+    """Rewrite a file in place with as many bytes, and set its time back."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"SOME BYTES\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [appended, rewritten, replaced, forged])
 @pytest.mark.parametrize("policy", ["keep", "gzip", "delete"])
 @ELSEWHERE
 def test_a_file_that_changed_is_left_where_it_is(
@@ -231,6 +242,64 @@ def test_a_file_replaced_between_the_look_and_the_link_is_left(
         archive.move(source, folder)
     assert source.path.exists()
     assert names_in(folder) == []
+
+
+@pytest.mark.parametrize("change", [appended, rewritten, forged])
+@pytest.mark.parametrize("policy", ["keep", "gzip", "delete"])
+@pytest.mark.parametrize("step", ["link", "rename", "unlink"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_no_bytes_are_lost_that_were_never_read(
+    when: str,
+    step: str,
+    policy: str,
+    change: Callable[[Path], None],
+    source: Content,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file changes at any step of its way: the new bytes stay in data/, to be loaded."""
+    changed: list[bytes] = []
+
+    def change_once() -> None:
+        if not changed and source.path.exists():
+            change(source.path)
+            changed.append(source.path.read_bytes())
+
+    def changing(real: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*args: object, **how: object) -> object:
+            if when == "before":
+                change_once()
+            done = real(*args, **how)
+            if when == "after":
+                change_once()
+            return done
+
+        return wrapped
+
+    if step == "link":
+        monkeypatch.setattr(os, "link", changing(os.link))
+    else:
+        monkeypatch.setattr(Path, step, changing(getattr(Path, step)))
+    try:
+        archive.put_away(source, folder, policy)
+    except FileChanged:
+        assert source.path.read_bytes() == changed[0]
+        kept = list(folder.iterdir()) if folder.exists() else []
+        assert all(gzip.decompress(path.read_bytes()) == b"some bytes\n" for path in kept)
+    else:
+        # Taken out of data/ before it could change; or what is there now is another file.
+        assert not changed or source.path.exists()
+        kept = list(folder.iterdir()) if folder.exists() else []
+        held = [
+            gzip.decompress(p.read_bytes()) if policy == "gzip" else p.read_bytes() for p in kept
+        ]
+        assert held == ([] if policy == "delete" else [b"some bytes\n"])
+
+
+def test_a_changed_mode_is_no_changed_file(source: Content, folder: Path) -> None:
+    source.path.chmod(0o600)
+    assert archive.move(source, folder).read_bytes() == b"some bytes\n"
+    assert not source.path.exists()
 
 
 def test_a_file_that_changes_while_it_is_copied_is_left(
@@ -407,16 +476,305 @@ def test_deleted(source: Content, folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_swept_by_age(tmp_path: Path) -> None:
-    ours = {"2020-01-01", "2020-01-30", "2020-01-31", "2020-02-01"}
-    others = {"notes", "20200101", "2020-W01-1", "2020-01-01 mine"}
-    for name in ours | others:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.csv").touch()
-    (tmp_path / "2020-01-02").write_text("a file")
-    (tmp_path / "2020-01-03").symlink_to(tmp_path / "notes")
-    assert archive.sweep(tmp_path, 1, date(2020, 2, 1)) == ["2020-01-01", "2020-01-30"]
-    left = {"2020-01-31", "2020-02-01", "2020-01-02", "2020-01-03"} | others
-    assert set(names_in(tmp_path)) == left
-    assert (tmp_path / "notes" / "a.csv").exists()
-    assert archive.sweep(tmp_path / "nowhere", 1, date(2020, 2, 1)) == []
+# --- aside ----------------------------------------------------------------------------------------
+
+POLICIES = pytest.mark.parametrize("policy", ["keep", "gzip", "delete"])
+
+
+@POLICIES
+@ELSEWHERE
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_asked_to_stop_the_source_has_its_name(
+    hard_links: bool,
+    elsewhere: bool,
+    policy: str,
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At each MiB that is read again, copied or compressed."""
+    data = os.urandom(1 << 10) * 3072
+    source = content(tmp_path / "data" / "some.csv", data)
+    if elsewhere:
+        across(monkeypatch, folder)
+    if not hard_links:
+
+        def link(path: Path, target: Path, **how: bool) -> None:
+            code = errno.EPERM
+            if Path(path).parent != Path(target).parent and elsewhere:
+                code = errno.EXDEV
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "link", link)
+    for number in range(100):
+        left = [number]
+
+        def alive(left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Stopped("asked to stop")
+
+        try:
+            archive.put_away(source, folder, policy, alive)
+            break
+        except Stopped:
+            assert names_in(source.path.parent) == ["some.csv"]
+            assert source.path.read_bytes() == data
+            assert not folder.exists() or not [n for n in names_in(folder) if n.startswith(".")]
+    assert number > 2
+    assert names_in(source.path.parent) == []
+
+
+@POLICIES
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+def test_whatever_goes_wrong_aside_the_name_is_given_back(
+    error: BaseException,
+    policy: str,
+    source: Content,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = os.open
+
+    def opened(path: Path, *args: int, **how: int) -> int:
+        if str(path).endswith(".aside"):
+            raise error
+        return real(path, *args, **how)
+
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises((DiskTrouble, KeyboardInterrupt)):
+        archive.put_away(source, folder, policy)
+    assert names_in(source.path.parent) == ["some.csv"]
+    monkeypatch.setattr(os, "open", real)
+    archive.put_away(source, folder, policy)
+    assert names_in(source.path.parent) == []
+
+
+def test_when_the_name_cannot_be_given_back_it_is_said_where_the_file_is(
+    source: Content, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def read_only(path: Path, _target: Path) -> Path:
+        moved = really_rename(path, _target)
+        monkeypatch.setattr(os, "link", failing)
+        monkeypatch.setattr(Path, "unlink", failing)
+        return moved
+
+    really_rename = Path.rename
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", read_only)
+        with pytest.raises(DiskTrouble) as trouble:
+            archive.put_away(source, folder, "delete")
+    monkeypatch.undo()
+    (aside,) = names_in(source.path.parent)
+    assert aside in str(trouble.value)
+    assert "stays where it is" not in str(trouble.value)
+    assert return_asides(source.path.parent) == [source.path]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("name", ["some.csv", "A.CSV.gz", "x" * 251 + ".csv", "щ" * 120 + ".csv"])
+@pytest.mark.parametrize("data", [b"some bytes\n", b"newer bytes\n"])
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_aside_that_a_crash_left_is_given_back(
+    taken: bool, data: bytes, name: str, tmp_path: Path
+) -> None:
+    source = content(tmp_path / "data" / name)
+    left = {data}
+    source.path.write_bytes(data)
+    cut_off(source)
+    assert all(p.name.startswith(".") for p in source.path.parent.iterdir())
+    if taken:
+        source.path.write_bytes(b"the newest\n")
+        left.add(b"the newest\n")
+        cut_off(source)  # nor does one aside replace another
+        source.path.write_bytes(b"even newer\n")
+        left.add(b"even newer\n")
+    later = time.time() + 10**7
+    assert archive.tidy([source.path.parent], lambda: later) == []
+    returned = return_asides(source.path.parent)
+    assert len(returned) == len(left) - taken
+    found = list(source.path.parent.iterdir())
+    assert {path.read_bytes() for path in found} == left
+    assert not any(path.name.startswith(".") for path in found)
+    assert {path.name.lower()[-4:] for path in found} == {name.lower()[-4:]}
+    if not taken and len(os.fsencode(name)) < 200:
+        assert [path.name for path in found] == [name]
+
+
+def cut_off(source: Content) -> None:
+    """Begin to delete a file, and die when it is aside."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def die(*_: object, **__: object) -> None:
+            raise Killed
+
+        patch.setattr("pipeline.asides.identity", die)
+        patch.setattr("pipeline.asides.give_back", die)
+        with pytest.raises(Killed):
+            remove(source)
+
+
+def test_an_aside_with_both_names_is_one_file(source: Content) -> None:
+    os.link(source.path, source.path.with_name(f".some.csv.{'0' * 16}.aside"))
+    assert return_asides(source.path.parent) == [source.path]
+    assert names_in(source.path.parent) == ["some.csv"]
+
+
+def test_other_hidden_files_are_no_asides(source: Content) -> None:
+    others = [".some.csv.aside", ".aside", f".{'0' * 16}.aside", f"some.csv.{'0' * 16}.aside"]
+    for name in others:
+        (source.path.parent / name).touch()
+    assert return_asides(source.path.parent) == []
+    assert return_asides(source.path.parent / "nowhere") == []
+
+
+def test_a_file_that_another_process_gives_back_meanwhile(
+    source: Content, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        moved = real(path, target)
+        assert return_asides(path.parent) == [path]
+        return moved
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(FileChanged):
+            archive.move(source, folder)
+    # The other process may have relied on the copy already.
+    assert (folder / "some.csv").read_bytes() == b"some bytes\n"
+    assert source.path.exists()
+    archive.move(source, folder)
+    assert names_in(folder) == ["some.csv"]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_without_hard_links_what_was_never_read_is_not_archived(
+    moved: bool, source: Content, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer file takes the name just before the rename, and the process is killed."""
+    real = Path.rename
+
+    def link(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def rename(path: Path, target: Path) -> Path:
+        if path == source.path:
+            path.write_bytes(b"newer bytes\n")
+        elif moved:
+            raise Killed
+        renamed = real(path, target)
+        if not moved:
+            raise Killed
+        return renamed
+
+    monkeypatch.setattr(os, "link", link)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        patch.setattr("pipeline.asides.give_back", rename)
+        with pytest.raises(Killed):
+            archive.move(source, folder)
+    return_asides(source.path.parent)
+    assert source.path.read_bytes() == b"newer bytes\n"
+    assert names_in(folder) == []
+
+
+# --- no hard links at all -------------------------------------------------------------------------
+
+
+@POLICIES
+@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+def test_without_any_hard_links(
+    code: int,
+    taken: bool,
+    policy: str,
+    source: Content,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", link)
+    ending = ".gz" if policy == "gzip" else ""
+    folder.mkdir(parents=True)
+    if taken:
+        (folder / f"some.csv{ending}").write_bytes(b"other")
+    target = archive.put_away(source, folder, policy)
+    assert names_in(source.path.parent) == []
+    if taken:
+        assert (folder / f"some.csv{ending}").read_bytes() == b"other"
+    if target is not None:
+        raw = target.read_bytes()
+        assert (gzip.decompress(raw) if ending else raw) == b"some bytes\n"
+        assert (target.stat().st_mode & 0o037) == 0 or policy == "keep"
+
+
+def test_a_name_taken_at_the_last_moment_is_not_replaced(
+    source: Content, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(_path: Path, target: Path, **_: bool) -> None:
+        if target.parent == folder and not target.exists():
+            target.write_bytes(b"somebody's")
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    for policy in ("gzip", "keep"):
+        with pytest.raises(DiskTrouble, match="no free name"):
+            archive.put_away(source, folder, policy)
+        assert source.path.read_bytes() == b"some bytes\n"
+        assert {path.read_bytes() for path in folder.iterdir()} == {b"somebody's"}
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_dropped_without_hard_links(
+    taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", link)
+    if taken:
+        (tmp_path / "a.csv").write_bytes(b"other")
+    path = drop(io.BytesIO(b"some bytes\n"), tmp_path, "a.csv", "0123456789abcdef")
+    assert path.read_bytes() == b"some bytes\n"
+    assert len(names_in(tmp_path)) == 1 + taken
+
+
+def test_a_rename_that_fails_leaves_no_empty_file(
+    source: Content, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(DiskTrouble, match="it stays where it is"):
+        archive.move(source, folder)
+    assert names_in(folder) == []
+
+
+def test_a_folder_that_took_the_name_is_given_back(
+    source: Content, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path == source.path:
+            path.unlink()
+            path.mkdir()
+            (path / "inside").touch()
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(FileChanged):
+        archive.move(source, folder)
+    assert (source.path / "inside").exists()

@@ -24,7 +24,7 @@ from pipeline.store.tables import metadata
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("sample_data/*.md"))
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("sample_data/*.md"))
     if path.name != "verification.md"
 )
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -49,6 +49,12 @@ def _blocks(languages: Sequence[str]) -> Iterator[ParameterSet]:
         for number, (language, code) in enumerate(found, start=1):
             if language in languages:
                 yield pytest.param(code, id=f"{named(page)}-{number}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    wanted = re.findall(r"`((?:tests|pipeline)/[\w/.]+)`", page.read_text(encoding="utf-8"))
+    assert [name for name in wanted if not (ROOT / name).exists()] == []
 
 
 def test_generated_parts_are_what_the_code_says_today() -> None:

@@ -16,7 +16,7 @@ from pipeline.judge import ahead
 from pipeline.records import Block, Segment
 
 HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", Contract.default())
-_LONG = 30.0  # nothing here waits so long unless it hangs
+_LONG = 120.0  # nothing here waits so long unless it hangs
 
 
 def blocks(count: int, taken: list[int] | None = None) -> Generator[Block]:

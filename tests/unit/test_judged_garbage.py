@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.contract import Contract
@@ -16,7 +17,7 @@ HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", CONTRACT)
 
 def judged(*lines: bytes) -> Judged:
     text = b"".join(line + b"\n" for line in lines)
-    return judge(Block(HEADER, text, (Segment(0, 2, len(lines)),)), CONTRACT)
+    return judge(Block(HEADER, text, (Segment(0, 2, len(lines)),)), CONTRACT, datetime.now(UTC))
 
 
 def test_lines_of_the_same_width_share_their_reason() -> None:

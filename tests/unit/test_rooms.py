@@ -21,38 +21,74 @@ MODULES = {
 
 # Room → the rooms it may import; everybody may import from their own room. What is not listed may
 # be imported by nobody but those who name it.
-BASE = {"contract", "errors", "logs"}
+BASE = {"contract", "errors", "logs", "permissions"}
+TEXTS = {"sections", "unstored"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "errors": set(),
-    "logs": set(),
-    "contract": {"errors"},
-    "config": {"contract", "errors"},
+    "descriptors": set(),
+    "errors": {"descriptors"},
+    "foreign": {"errors"},
+    "permissions": {"foreign"},
+    "visible": set(),
+    "logs": {"foreign", "permissions", "visible"},
+    "contract": {"errors", "visible"},
+    "config": {"contract", "errors", "foreign"},
     "records": {"contract"},
-    "metrics": {"errors"},
+    "metrics": set(),
+    "endpoint": {"errors", "metrics"},
+    "spreadsheet": set(),
     "notify": {"errors", "logs"},
-    "owner": {"errors", "logs"},
-    "durable": set(),
-    "drop": {"errors"},
-    "embedded": {"errors", "durable"},
-    "simulate": {"contract", "errors", "drop"},
+    "owner": {"errors", "foreign", "logs", "permissions"},
+    "durable": {"permissions"},
+    "naming": {"permissions"},
+    "hashes": set(),
+    "asides": {"errors", "naming", "records", "hashes"},
+    "drop": {"errors", "naming", "permissions"},
+    "embedded": {"errors", "durable", "foreign"},
+    "simulate": {"contract", "errors", "drop", "permissions"},
     "runs": {"records"},
     "odd": {"records"},
     "rejects": {"contract", "records"},
-    "steps": {*BASE, "config", "records", "runs", "odd", "rejects", "durable"},
-    "store": {*BASE, "config", "records", "runs", "rejects"},
-    "judge": {*BASE, "records", "rejects", "metrics", "steps"},
-    "transaction": {*BASE, "records", "rejects", "metrics", "steps", "judge", "store"},
-    "flow": {*BASE, "config", "records", "metrics", "steps", "judge", "store", "transaction"},
+    "budget": {"contract", "errors", "config", "records", "runs", "rejects"},
+    "inflate": {"errors"},
+    "memory": set(),
+    "sections": {"contract", "errors", "records"},
+    "unstored": {"contract", "errors"},
+    "steps": {
+        *(*BASE, "config", "descriptors", "spreadsheet", "records", "runs", "odd", "rejects"),
+        *("durable", "naming", "hashes", "asides", "budget", "inflate", *TEXTS),
+    },
+    "store": {*BASE, "config", "descriptors", "records", "runs", "rejects"},
+    "clock": {*BASE, "durable", "store"},
+    "retention": {*BASE, "durable", "hashes"},
+    "judge": {*BASE, "records", "rejects", "metrics", "memory", "budget", "steps"},
+    "transaction": {
+        *(*BASE, "records", "rejects", "metrics", "budget", "steps", "judge", "store", "clock"),
+    },
+    "reading": {
+        *(*BASE, "config", "records", "rejects", "budget", "steps", "judge", "transaction"),
+    },
+    "singling": {*BASE, "transaction"},
+    "unmoved": set(),
+    "flow": {
+        *(*BASE, "config", "records", "metrics", "memory", "budget", "steps", "judge", "store"),
+        *("clock", "transaction", "reading", "singling", "unmoved"),
+    },
     "rework": {
-        *(*BASE, "config", "records", "rejects", "drop", "durable"),
-        *("steps", "judge", "store", "flow"),
+        *(*BASE, "config", "records", "rejects", "drop", "durable", "spreadsheet", "budget"),
+        *("hashes", "steps", "judge", "store", "clock", "transaction", "reading", "flow"),
     },
     "feeders": {*BASE, "config", "drop", "metrics"},
-    "outputs": {*BASE, "config", "store"},
-    "daemon": {*BASE, "config", "records", "metrics", "notify", "steps", "flow"},
+    "outputs": {*BASE, "config", "durable", "store"},
+    "holding": {*BASE, "steps", "flow"},
+    "trouble": set(BASE),
+    "daemon": {
+        *(*BASE, "config", "descriptors", "records", "metrics", "notify", "retention"),
+        *("asides", "steps", "flow", "holding", "trouble"),
+    },
     "cli": {
         *(*BASE, "config", "records", "metrics", "owner", "drop", "embedded", "simulate"),
-        *("steps", "store", "flow", "daemon", "rework", "feeders", "outputs"),
+        *("visible", "endpoint", "descriptors", "foreign"),
+        *("steps", "store", "clock", "flow", "daemon", "rework", "feeders", "outputs"),
     },
 }
 
@@ -168,6 +204,13 @@ def test_watching_opens_nothing() -> None:
 def test_reading_moves_and_writes_nothing() -> None:
     calls = calls_in("pipeline.steps.read")
     assert not calls & {"unlink", "rename", "replace", "link", "mkdir", "write", "write_bytes"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) != "permissions"])
+def test_what_is_created_has_its_mode_from_one_place(module: str) -> None:
+    assert not calls_in(module) & {"mkdir", "makedirs", "write_text", "write_bytes"} or (
+        room_of(module) == "embedded"  # its folders are for one user only
+    )
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) == "store"])

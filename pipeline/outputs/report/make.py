@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.durable import replace_file
 from pipeline.errors import DiskTrouble
 from pipeline.outputs.report import charts as drawing
 from pipeline.outputs.report import figures as numbers
 from pipeline.outputs.report import mail, page
+from pipeline.permissions import make_folder
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -85,13 +85,9 @@ def make(queries: ReportQueries, period: Period, now: datetime) -> Report:
 
 
 def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(path)
+        make_folder(path.parent)
+        replace_file(path, content)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         message = f"{path}: cannot be written: {error.strerror}"
         raise DiskTrouble(message) from error

@@ -106,7 +106,7 @@ CREATE VIEW air.quantity AS
 SELECT *
   FROM (VALUES
     ('pm10', 'Particulate matter up to 10 µm', 'µg/m³', 0.0, 1999.9, 0.0, 999.9, 150.0, 600.0, 100.0),
-    ('pm25', 'Particulate matter up to 2.5 µm', 'µg/m³', 0.0, 1999.9, 0.0, 999.9, 100.0, 400.0, 70.0),
+    ('pm25', 'Particulate matter up to 2.5 µm', 'µg/m³', 0.0, 1999.9, 0.0, 999.89, 100.0, 400.0, 70.0),
     ('pm1', 'Particulate matter up to 1 µm', 'µg/m³', 0.0, 1999.9, 0.0, 999.9, 100.0, 400.0, 70.0),
     ('temperature', 'Air temperature', '°C', -50.0, 50.0, -30.0, 45.0, 3.0, 10.0, 2.0),
     ('humidity', 'Relative humidity', '%RH', 0.0, 100.0, 1.01, 99.89, 10.0, 30.0, 6.0),

@@ -8,6 +8,7 @@ SELECT file_id, line_no, line, line_bytes, reasons, state, replay_file_id, repla
    -- Not ANY: on a table without statistics yet, its array is searched from end to end for each row.
    AND (%(lines)s::bigint[] IS NULL OR line_no IN (SELECT unnest(%(lines)s::bigint[])))
    AND (%(rule)s::text IS NULL
-        OR reasons @> jsonb_build_array(jsonb_build_object('rule', %(rule)s::text)))
+        OR group_no IN (SELECT group_no FROM air.quarantine_summary
+                         WHERE file_id = %(file_id)s AND %(rule)s = ANY (rules)))
  ORDER BY line_no
  LIMIT %(limit)s

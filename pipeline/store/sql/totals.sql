@@ -10,5 +10,5 @@ SELECT count(*) FILTER (WHERE state = 'loaded') AS files_loaded,
        max(last_ts) FILTER (WHERE state = 'loaded') AS last_ts,
        max(loaded_at) AS last_loaded_at,
        (SELECT count(*) FROM air.sensor) AS sensors,
-       (SELECT count(*) FROM air.quarantined_row WHERE state = 'open') AS rows_open
+       (SELECT coalesce(sum(open), 0)::bigint FROM air.quarantine_summary) AS rows_open
   FROM air.source_file

@@ -1,0 +1,60 @@
+"""Mending: readings get back the sensor and place that their file gives, one file a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyarrow as pa
+
+from pipeline.records import Readings
+from pipeline.store.copy import Cursor, copy_in
+from pipeline.store.load import Load, span_of
+from pipeline.store.sql import statement
+
+
+class Mending:
+    """The open transaction in which readings of a file are mended."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._cursor: Cursor = load._cursor
+
+    def readings(self, readings: Readings, file_id: int) -> int:
+        """Make the sensors and places of a file's readings known, and point the readings to them.
+
+        Args:
+            readings: what stands in the file, sorted by sensor and time.
+            file_id: the file; readings that other files brought are left alone.
+
+        Returns:
+            How many readings got another place.
+        """
+        if not len(readings.frame):
+            return 0
+        keys = self._load.dimensions(readings)
+        frame = readings.frame
+        self._cursor.execute("DROP TABLE IF EXISTS pg_temp.mend_stage")
+        self._cursor.execute(statement("mend_stage_create"))
+        columns = {
+            "sensor_id": pa.array(frame["sensor_id"].to_numpy(), pa.int32()),
+            "ts": pa.array(frame["ts"].to_numpy(), pa.timestamp("us", "UTC")),
+            "location_key": pa.array(keys, pa.int32()),
+        }
+        copy_in(self._cursor, ("mend_stage",), columns)
+        self._cursor.execute("ANALYZE pg_temp.mend_stage")
+        text = statement("mend_places", table=readings.table).format(**span_of(readings))
+        self._cursor.execute(text.encode(), {"file_id": file_id})
+        return self._cursor.rowcount
+
+    def sensors(self, sensors: Collection[int], model: str) -> None:
+        """Make sensors known whose file is gone; the ledger has its model."""
+        asked = {"sensors": list(sensors), "model": model}
+        self._cursor.execute(statement("mend_sensors"), asked)
+
+    def places(self, sensors: Collection[int]) -> None:
+        """Work out anew where sensors stood."""
+        asked = {"sensors": list(sensors)}
+        self._cursor.execute(
+            "DELETE FROM air.sensor_place WHERE sensor_id = ANY (%(sensors)s)", asked
+        )
+        self._cursor.execute(statement("mend_sensor_place"), asked)

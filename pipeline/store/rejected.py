@@ -1,0 +1,186 @@
+"""Rejected rows as columns: read from the database by the ten thousand, not one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+from psycopg.rows import tuple_row
+
+from pipeline.records import Ints
+from pipeline.store.sql import statement
+
+ROWS = 20_000  # at a time
+
+_TYPES = {
+    "line_no": pa.int64(),
+    "line": pa.string(),
+    "line_bytes": pa.binary(),
+    "told": pa.string(),
+    "state": pa.string(),
+    "replay_file_id": pa.int32(),
+    "replay_line": pa.string(),
+    "note": pa.string(),
+}
+_REASONS = "row.reasons::text"
+# What the reasons say to people.
+_MESSAGES = """CASE WHEN jsonb_array_length(row.reasons) = 1 THEN row.reasons -> 0 ->> 'message'
+            ELSE (SELECT string_agg(reason ->> 'message', ' | ' ORDER BY position)
+                    FROM jsonb_array_elements(row.reasons)
+                         WITH ORDINALITY AS each (reason, position)) END"""
+
+
+class RejectedRow(NamedTuple):
+    """A rejected row.
+
+    Attributes:
+        line_no: its line in its file.
+        line: its text, readable.
+        exact: the line as it stood in its file.
+        present: the line as it stands now: as somebody repaired it once, else as in its file.
+        state: `open`, `repaired` or `discarded`.
+        replay_file_id: the file that brought it back.
+        note: why it was discarded.
+    """
+
+    line_no: int
+    line: str
+    exact: bytes
+    present: bytes
+    state: str
+    replay_file_id: int | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class RejectedRows:
+    """Rejected rows of one file, in its order.
+
+    Attributes:
+        table: their columns; `told` is `reasons`, or the sentences in it.
+    """
+
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def line_no(self) -> Ints:
+        """The number of each one's line."""
+        numbers: Ints = self._column("line_no").to_numpy()
+        return numbers
+
+    @cached_property
+    def told(self) -> pa.Array:
+        """What is wrong with each, as it was asked for."""
+        return self._column("told")
+
+    @cached_property
+    def exact(self) -> pa.Array:
+        """Each line as it stood in its file, as bytes."""
+        lines = self._column("line").cast(pa.binary())
+        exact = self._column("line_bytes")
+        return lines if exact.null_count == len(exact) else pc.coalesce(exact, lines)
+
+    @cached_property
+    def repaired(self) -> pa.Array:
+        """Whether each one was repaired once, by a replay that may have been taken back."""
+        return self._column("replay_line").is_valid()
+
+    @cached_property
+    def present(self) -> pa.Array:
+        """Each line as it stands now: as somebody repaired it once, else as in its file."""
+        later = self._column("replay_line")
+        if later.null_count == len(later):
+            return self.exact
+        return pc.coalesce(later.cast(pa.binary()), self.exact)
+
+    @cached_property
+    def state(self) -> list[str]:
+        """The state of each."""
+        states: list[str] = self._column("state").to_pylist()
+        return states
+
+    def where(self, mask: Any) -> RejectedRows:
+        """Return those for which the mask holds."""
+        return self if mask.all() else RejectedRows(self.table.filter(pa.array(mask)))
+
+    def part(self, start: int, end: int) -> RejectedRows:
+        """Return those from one position to before another."""
+        whole = start == 0 and end == len(self)
+        return self if whole else RejectedRows(self.table.slice(start, end - start))
+
+    @cached_property
+    def rows(self) -> list[RejectedRow]:
+        """Each of them as a row."""
+        names = ("state", "replay_file_id", "note")
+        columns = [
+            self.line_no.tolist(),
+            self._column("line").to_pylist(),
+            self.exact.to_pylist(),
+            self.present.to_pylist(),
+            *(self._column(name).to_pylist() for name in names),
+        ]
+        return list(map(RejectedRow._make, zip(*columns, strict=True)))
+
+    def _column(self, name: str) -> pa.Array:
+        column = self.table[name]
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def open_rows(
+    cursor: psycopg.Cursor[Any],
+    file_id: int,
+    *,
+    rule: str | None = None,
+    after: int = 0,
+    messages: bool = False,
+    limit: int = ROWS,
+) -> RejectedRows:
+    """Return open rows of a file, some at a time.
+
+    Args:
+        cursor: where to ask.
+        file_id: the file.
+        rule: only rows that broke this rule.
+        after: only later lines.
+        messages: whether the sentences of the reasons are wanted, not the reasons.
+        limit: how many at most.
+    """
+    told = _MESSAGES if messages else _REASONS
+    # By the key, which has them in order: before a table is analysed, the planner thinks that files
+    # are small, and would read and sort all rows of the file for each of the pages.
+    cursor.execute("SET LOCAL enable_sort = off")
+    asked = {"file_id": file_id, "rule": rule, "after": after, "limit": limit}
+    found = _fetched(cursor, statement("rejected_open", told=told), asked)
+    cursor.execute("SET LOCAL enable_sort = DEFAULT")
+    return found
+
+
+def rows_at(cursor: psycopg.Cursor[Any], file_id: int, lines: Sequence[int]) -> RejectedRows:
+    """Return the rows of a file at some of its lines, whatever their state."""
+    asked = {"file_id": file_id, "lines": list(lines)}
+    return _fetched(cursor, statement("rejected_at", told=_REASONS), asked)
+
+
+def open_lines(cursor: psycopg.Cursor[Any], file_id: int) -> Ints:
+    """Return the line numbers of all open rows of a file, in its order."""
+    with cursor.connection.cursor(row_factory=tuple_row) as rows:
+        found = rows.execute(statement("rejected_lines").encode(), [file_id]).fetchone()
+    # As one text: a million numbers would take longer one by one.
+    return np.fromstring((found and found[0]) or "", np.int64, sep=" ")
+
+
+def _fetched(cursor: psycopg.Cursor[Any], query: str, asked: dict[str, Any]) -> RejectedRows:
+    with cursor.connection.cursor(row_factory=tuple_row) as rows:
+        found = rows.execute(query.encode(), asked).fetchall()
+    columns = list(zip(*found, strict=True)) or [()] * len(_TYPES)
+    arrays = [pa.array(values, kind) for values, kind in zip(columns, _TYPES.values(), strict=True)]
+    return RejectedRows(pa.table(arrays, names=list(_TYPES)))

@@ -1,0 +1,79 @@
+"""Sheets that stand as they were written are compared by the block, whatever their cells hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.rework import sheets
+from pipeline.store.rework import Workbench
+from tests.integration.conftest import MakeSite, sds
+from tests.integration.test_rework import FORMULAS, Workshop, bad, read, write
+from tests.integration.test_rework import _file_of as file_of
+
+
+@pytest.fixture
+def shop(make_site: MakeSite) -> Workshop:
+    return Workshop(make_site())
+
+
+def exported(shop: Workshop, path: Path, delimiter: str) -> sheets.Exported:
+    return sheets.export(
+        shop.site.settings,
+        shop.bench,
+        shop.contract,
+        shop.bench.with_open_rows(None),
+        rule=None,
+        path=path,
+        delimiter=delimiter,
+    )
+
+
+@pytest.mark.parametrize("way", ["in place", ";", ","])
+def test_formulas_do_not_make_a_sheet_slow(
+    way: str, shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = file_of(FORMULAS).replace(";durP1;", ";=cmd();")
+    assert shop.site.load(text, "=1.csv").state == "loaded"
+    path = shop.sheet("=1.csv")
+    if way != "in place":
+        path = tmp_path / "out.csv"
+        exported(shop, path, way)
+    asked: list[int] = []
+    real = Workbench.rows_at
+
+    def rows_at(self: Workbench, file_id: int, lines: list[int]) -> object:
+        asked.extend(lines)
+        return real(self, file_id, lines)
+
+    monkeypatch.setattr(Workbench, "rows_at", rows_at)
+    done = shop.replay("=1.csv" if way == "in place" else str(path), dry=True)
+    assert (done.problems, asked) == ([], [])
+    assert [v.edited for v in done.verdicts] == [False] * len(FORMULAS)
+
+    # One that was changed is found, and the others are as they were.
+    header, *rows = read(path)
+    rows[3][header.index("P2")] = "=7"
+    shop.site.edited = True
+    write(path, [header, *rows], delimiter=";" if way == "in place" else way)
+    done = shop.replay("=1.csv" if way == "in place" else str(path), dry=True)
+    assert [v.line_no for v in done.verdicts if v.edited] == [5]
+    assert asked
+
+
+def test_a_row_of_very_many_fields_does_not_widen_an_export(shop: Workshop, tmp_path: Path) -> None:
+    wide = bad(20) + ";x" * 5_000
+    quoted = bad(30) + ';"' + ";x" * 5_000 + '"'
+    shop.site.load(sds(bad(10), wide, quoted, bad(40) + ";1;2;3"))
+    done = exported(shop, tmp_path / "out.csv", ";")
+    assert (done.rows, done.files) == (3, {"some.csv": 3})
+    assert done.skipped["some.csv"].startswith("1 of its rows have over 200 fields too many")
+    header, *rows = read(tmp_path / "out.csv")
+    assert [name for name in header if name.startswith("extra_")] == [
+        "extra_1",
+        "extra_2",
+        "extra_3",
+    ]
+    assert {len(row) for row in rows} == {len(header)}
+    assert [row[header.index("line_no")] for row in rows] == ["2", "4", "5"]
