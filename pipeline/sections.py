@@ -215,8 +215,9 @@ class Sections:
         if len(cells) != len(self._header.names):
             return False
         named = [cell for cell in cells if cell]
-        words = [cell for cell in named if not _VALUE.fullmatch(cell)]
-        return len(words) == len(named) == len(set(named)) and len(named) >= max(3, len(cells) - 1)
+        if len(named) < max(3, len(cells) - 1) or len(named) > len(set(named)):
+            return False
+        return not any(_VALUE.fullmatch(cell) for cell in named)
 
 
 def candidates(text: bytes, ends: Ints) -> Ints:

@@ -147,6 +147,8 @@ def unreadable_header(line: str, contract: Contract) -> Header:
 
 def split_line(line: str, delimiter: str) -> list[str]:
     """Return the cells of a line; of one whose quotes are out of place, whatever is between."""
+    if '"' not in line:
+        return line.split(delimiter) if line else []
     try:
         return next(csv.reader([line], delimiter=delimiter, strict=True), [])
     except csv.Error:

@@ -22,7 +22,7 @@ CONTRACT = Contract.default()
 NOW = datetime(2020, 1, 1, tzinfo=UTC)
 LIMITS = read.Limits(4 * 2**20, 2**20, 2**30)
 # What a case may take here is a fifth of what is allowed by default: a slow machine needs room.
-SECONDS = 1.0
+SECONDS = 3.0
 SECONDS_PER_MB = 2.0
 MOST_MEMORY = 200 * 2**20  # beyond what the process held before
 

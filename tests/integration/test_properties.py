@@ -91,7 +91,8 @@ Fault = set[tuple[str | None, str]]
 def physical_lines(raw: bytes) -> tuple[str | None, dict[int, bytes]]:
     """Return the header and the non-blank lines after it, by number."""
     lines = raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    numbered = [(n, line.removesuffix(b"\r")) for n, line in enumerate(lines, start=1)]
+    # CR CR LF ends a line as well: a text of CR LF that was written as text on Windows.
+    numbered = [(n, line.rstrip(b"\r")) for n, line in enumerate(lines, start=1)]
     while numbered and not numbered[0][1].strip(b"\r"):
         numbered.pop(0)
     if not numbered:
