@@ -48,6 +48,7 @@ _VALUE = re.compile(
     r"(?=\D*\d)[\d.,:/ TZ+-]+(e[+-]?\d+)?|[+-]?(nan|inf|infinity|null|none|n/a|unavailable)",
     re.IGNORECASE | re.ASCII,
 )
+_BEGINS_AS_VALUE = re.compile(r"[+-]?\d", re.ASCII)
 
 _IS_LETTER = np.zeros(256, bool)
 _IS_LETTER[[*range(ord("A"), ord("Z") + 1), *range(ord("a"), ord("z") + 1), ord("_")]] = True
@@ -163,9 +164,11 @@ class Sections:
         text = line[:MAX_HEADER_BYTES].decode(errors="replace").rstrip("\r").removeprefix(_BOM)
         whole = len(line) <= MAX_HEADER_BYTES and "\N{REPLACEMENT CHARACTER}" not in text
         if whole and _KEY in text.lower():
-            # What begins as a row has values among the names.
-            values = sum(bool(_VALUE.fullmatch(cell.strip())) for cell in cells_of(text))
-            if values >= _LEAST_VALUES and (glued := self._glued(text)):
+            # What begins as a row has values among the names; no header begins with one.
+            cells = [cell.strip() for cell in cells_of(text)]
+            values = sum(bool(_VALUE.fullmatch(cell)) for cell in cells)
+            begins_as_row = values >= _LEAST_VALUES or _BEGINS_AS_VALUE.match(cells[0])
+            if begins_as_row and (glued := self._glued(text)):
                 return glued
             if header := section_header(text, self._contract):
                 return _Found(header)

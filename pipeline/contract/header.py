@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal, NoReturn
@@ -77,17 +78,12 @@ def recognise(line: str, contract: Contract) -> Header:
         _refuse_long(line, f"{MAX_HEADER_BYTES:,} characters")
     if max(map(line.count, DELIMITERS)) >= MAX_COLUMNS:
         _refuse_long(line, f"{MAX_COLUMNS:,} columns")
-    delimiter, found = _split(line)
-    names = _canonical([name.strip() for name in found], contract)
+    delimiter, names = _columns(line, contract)
     present = set(names)
     missing_keys = [name for name in KEY_COLUMNS if name not in present]
-    matching = [model for model in contract.models.values() if present.issuperset(model.core)]
-    readings = {column for model in contract.models.values() for column in model.columns}
-    repeated = sorted(
-        name
-        for name, count in Counter(names).items()
-        if count > 1 and name in {*KEY_COLUMNS, "sensor_type", *readings}
-    )
+    matching = _matching(present, contract)
+    readings = _readings(contract)
+    repeated = _repeated(names, readings)
     if missing_keys or not matching or repeated:
         _refuse_if_not_stored(names)
         raise FileRefused("unknown_header", _unknown(line, names, missing_keys, repeated, contract))
@@ -118,6 +114,17 @@ def section_header(line: str, contract: Contract) -> Header | None:
     lower = line.lower()
     if not all(name in lower for name in KEY_COLUMNS) or _CONTROL.search(line):
         return None
+    if len(line) > MAX_HEADER_BYTES or max(map(line.count, DELIMITERS)) >= MAX_COLUMNS:
+        return None
+    # Thousands of lines may be like this: why one is no header is not worked out for each.
+    _, names = _columns(line, contract)
+    present = set(names)
+    if (
+        not present.issuperset(KEY_COLUMNS)
+        or not _matching(present, contract)
+        or _repeated(names, _readings(contract))
+    ):
+        return None
     try:
         return recognise(line, contract)
     except FileRefused:
@@ -132,8 +139,7 @@ def unreadable_header(line: str, contract: Contract) -> Header:
         contract: the models in force.
     """
     line = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line)
-    delimiter, found = _split(line)
-    names = _canonical([name.strip() for name in found], contract)
+    delimiter, names = _columns(line, contract)
     rule, why = "unknown_section", "no known sensor model has this header"
     try:
         recognise(line, contract)
@@ -196,6 +202,30 @@ def _spelling(contract: Contract) -> dict[str, str]:
     for model in contract.models.values():
         spelling.update({name.lower(): name for name in (*model.columns, *model.other)})
     return spelling
+
+
+def _columns(line: str, contract: Contract) -> tuple[str, tuple[str, ...]]:
+    """Return a header's delimiter and its columns' names, as the contract spells them."""
+    delimiter, found = _split(line)
+    return delimiter, _canonical([name.strip() for name in found], contract)
+
+
+def _matching(present: set[str], contract: Contract) -> list[Model]:
+    """Return the models whose core readings are all among the columns."""
+    return [model for model in contract.models.values() if present.issuperset(model.core)]
+
+
+@lru_cache(maxsize=16)
+def _readings(contract: Contract) -> frozenset[str]:
+    """Return the columns that carry readings of any model."""
+    return frozenset(column for model in contract.models.values() for column in model.columns)
+
+
+def _repeated(names: Sequence[str], readings: frozenset[str]) -> list[str]:
+    """Return the names that stand in a header twice and must not."""
+    counted = Counter(names)
+    keys = {*KEY_COLUMNS, "sensor_type", *readings}
+    return sorted(name for name, count in counted.items() if count > 1 and name in keys)
 
 
 def _canonical(found: list[str], contract: Contract) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model:
     """One sensor model.
 
@@ -30,7 +31,7 @@ class Model:
     sentinels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def core(self) -> tuple[str, ...]:
         """The file columns that carry core readings."""
         return tuple(column for column in self.columns if column not in self.optional)

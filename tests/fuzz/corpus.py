@@ -72,6 +72,9 @@ CORPUS: dict[str, Callable[[], bytes]] = {
     "blank lines.csv.gz": lambda: _packed(b"\n" * 30_000_000),
     "blank lines behind.csv.gz": lambda: _packed(HEADER + ROW + b"\n" * 15_000_000),
     "headers.csv.gz": lambda: _packed(HEADER * 150_000),
+    "rows with names.csv.gz": lambda: _packed(
+        HEADER + b"".join(b"x%d;%s" % (n, HEADER.replace(b"P1;", b"P9;")) for n in range(60_000))
+    ),
     "garbage.csv": lambda: _rows(120_000, _garbage),
     "half garbage.csv": lambda: _rows(40_000, _half_garbage),
     "sensor types.csv": lambda: _rows(

@@ -12,6 +12,7 @@ import io
 import os
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -38,6 +39,10 @@ class Hostile:
     def __repr__(self) -> str:
         """Return little of it: it may be long."""
         return f"Hostile({self.name!r}, {self.raw[:300]!r}, {len(self.raw):,} bytes)"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002
+        """Show as little in what Hypothesis prints."""
+        printer.text(repr(self))
 
     @property
     def text(self) -> bytes | None:

@@ -132,6 +132,12 @@ def test_a_file_without_its_last_line_end_is_joined_to_the_next_ones_header(site
     assert climate(site) == [(6, 21.4, 55.1), (6, 20, 45)]
 
 
+@pytest.mark.parametrize("cut", ["2", "-1;", "2;;", '"2";', "2017-07-01T00:02:09+03:60;;"])
+def test_a_row_that_was_cut_in_front_of_the_next_header_is_counted(cut: str, site: Site) -> None:
+    site.load(SOFIA_PM + sofia(0, 9.53, 2.83) + cut + PM + row(1, 30, 15))
+    assert site.counts() == (3, 2, 0, 1)
+
+
 def test_where_a_row_came_from_is_known_by_its_line(site: Site) -> None:
     site.load(PM + row(0, 9, 5) + TH + row(1, 99, 55, kind="DHT22") + SWAPPED + row(2, 7, "x"))
     assert {line: dict(bad.rules) for line, bad in site.rejected().items()} == {
