@@ -38,7 +38,13 @@ from typer.models import ArgumentInfo, OptionInfo, ParameterInfo
 from pipeline import metrics
 from pipeline.budget import Bounds, Costs
 from pipeline.cli import app, commands
-from pipeline.config import ENV_PREFIX, Settings
+from pipeline.config import (
+    ENV_PREFIX,
+    SECTIONS,
+    LimitSettings,
+    LoadSettings,
+    about,
+)
 from pipeline.contract import (
     FILE_RULES,
     PARTIAL,
@@ -250,8 +256,7 @@ def file_rules() -> str:
 
 def _said_of_file(rule: str, held: bytes) -> str:
     content = Content(Path("example.csv"), len(held), "", held, (0, 0, 0, 0, 0))
-    defaults = Settings.model_fields
-    limits = Limits(defaults["block_bytes"].default, defaults["max_line_bytes"].default, 1_000_000)
+    limits = Limits(LoadSettings().block_bytes, LimitSettings().max_line_bytes, 1_000_000)
     costs = Costs(Bounds(max_quarantined_rows=5_000), [content.size], {})
     try:
         for block in blocks(content, 0, Contract.default(), limits):
@@ -283,42 +288,33 @@ def flags() -> str:
 
 
 def settings() -> str:
-    """Return every setting."""
-    rows = [
-        [
-            code(toml) if toml != "home" else "",
-            code(f"{ENV_PREFIX}{env}"),
-            default,
-            f"{meaning[:1].upper()}{meaning[1:]}.".replace("<", "&lt;"),
+    """Return every setting, section by section."""
+    parts = []
+    head = ("key", "in the environment or `.env`", "default", "unit", "meaning")
+    for section, model in SECTIONS.items():
+        rows = [
+            [
+                code(each.key),
+                code(f"{ENV_PREFIX}{each.env}"),
+                each.default,
+                each.unit,
+                f"{each.meaning[:1].upper()}{each.meaning[1:]}.".replace("<", "&lt;"),
+            ]
+            for each in _settings(model, env=f"{section.upper()}__")
         ]
-        for toml, env, default, meaning in _settings(Settings)
-    ]
-    head = ("in `sofia-air.toml`", "in the environment or `.env`", "default", "meaning")
-    return table(head, rows)
+        parts.append(f"### `[{section}]`\n\n{model.__doc__}\n\n{table(head, rows)}")
+    return "\n\n".join(parts)
 
 
-# What a setting without a default may look like.
-_FOR_EXAMPLE = {
-    "database_url": '"postgresql://me@localhost/air"',
-    "archive_keep_days": "365",
-    "metrics_port": "9464",
-    "smtp_host": '"mail.example.org"',
-    "smtp_port": "587",
-    "smtp_user": '"air@example.org"',
-    "smtp_password": '"secret"',
-    "mail_from": '"air@example.org"',
-    "mail_to": '"one@example.org, two@example.org"',
-}
 _SAMPLE_HEAD = """\
 # Settings of the Sofia Air Pipeline. Copy this file into the home folder as sofia-air.toml.
 # To set one, take the # away from in front of it. Its value here is its default, unless it says
-# "for example".
+# "for example". Leave the lines in [brackets] as they are: each begins a section.
 # What each one is for: docs/configuration.md.
 """
 _SAMPLE_CONTRACT = """\
 # Rows that lack some of their sensor's readings: stored without them ("accept") or rejected; and
 # the sensor types of which they are stored in any case. For example:
-#[contract]
 #partial = "reject"
 #partial_models = ["bmp280"]
 
@@ -334,44 +330,54 @@ _SAMPLE_CONTRACT = """\
 
 
 def sample_configuration() -> str:
-    """Return a `sofia-air.toml` with every setting, commented out."""
+    """Return a `sofia-air.toml` with every section, and every setting commented out."""
     parts = [_SAMPLE_HEAD]
-    for name, field in Settings.model_fields.items():
-        if name in {"home", "contract"}:
+    for section, model in SECTIONS.items():
+        parts.append(f"\n[{section}]\n# {model.__doc__}\n")
+        if section == "contract":
             continue
-        meaning = textwrap.wrap(f"{field.description}", WIDTH - 2)
-        value = field.default
-        if value is None:
-            shown = f"{_FOR_EXAMPLE.get(name, '…')}    # for example"
-        else:
-            shown = f'"{value}"' if isinstance(value, str) else str(value)
-        parts.append("".join(f"# {line}\n" for line in meaning) + f"#{name} = {shown}\n")
+        for name, field in model.model_fields.items():
+            meaning = textwrap.wrap(f"{field.description}", WIDTH - 2)
+            value = field.default
+            if value is None:
+                shown = f"{about(field)['example']}    # for example"
+            else:
+                shown = f'"{value}"' if isinstance(value, str) else str(value)
+            parts.append("".join(f"# {line}\n" for line in meaning) + f"#{name} = {shown}\n")
     return "\n".join([*parts, _SAMPLE_CONTRACT])
 
 
-def _settings(
-    model: type[BaseModel], prefix: str = "", env: str = ""
-) -> Iterator[tuple[str, str, str, str]]:
+class _Documented(NamedTuple):
+    key: str
+    env: str
+    default: str
+    unit: str
+    meaning: str
+
+
+def _settings(model: type[BaseModel], prefix: str = "", env: str = "") -> Iterator[_Documented]:
     for name, field in model.model_fields.items():
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            yield from _settings(nested, f"{prefix}{name}.", f"{env}{name.upper()}__")
-            continue
-        inner = [a for a in get_args(nested) if isinstance(a, type) and issubclass(a, BaseModel)]
+        inner = [
+            a
+            for a in get_args(field.annotation)
+            if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
         if inner:
             one = f"{prefix}{name}.<quantity>."
             yield from _settings(inner[0], one, f"{env}{name.upper()}__<QUANTITY>__")
             continue
-        default = field.get_default(call_default_factory=True)
-        shown = _default(name, default)
+        said = about(field)
         limits = _limits(field.metadata)
-        meaning = (field.description or "") + (f" ({limits})" if limits else "")
-        yield f"{prefix}{name}", f"{env}{name.upper()}", shown, meaning
+        yield _Documented(
+            f"{prefix}{name}",
+            said.get("env", "").upper() or f"{env}{name.upper()}",
+            _default(field.get_default(call_default_factory=True)),
+            said.get("unit", ""),
+            (field.description or "") + (f" ({limits})" if limits else ""),
+        )
 
 
-def _default(name: str, value: object) -> str:
-    if name == "home":
-        return "the current folder"
+def _default(value: object) -> str:
     if value is None or value in ({}, ()):
         return "unset"
     if isinstance(value, int) and not isinstance(value, bool) and value >= 2**20:

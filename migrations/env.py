@@ -55,8 +55,8 @@ def main() -> None:
 def database_url() -> Iterator[str]:
     """Yield the address of the database that `sofia-air` would use here."""
     settings = load_settings()
-    if settings.database_url is not None:
-        yield settings.database_url.get_secret_value()
+    if settings.database.url is not None:
+        yield settings.database.url.get_secret_value()
         return
     from pipeline.embedded import EmbeddedPostgres
 

@@ -84,9 +84,9 @@ class Daemon:
         self._notifier = notifier or Notifier()
         self._revive = revive
         self._wake = threading.Event()
-        self._waker = Waker(settings.data, settings.watcher, self._wake.set)
-        self._settling = Settling(settings.settle_seconds)
-        self._held = Held(settings.scan_seconds)
+        self._waker = Waker(settings.data, settings.watch.events, self._wake.set)
+        self._settling = Settling(settings.watch.settle_seconds)
+        self._held = Held(settings.watch.scan_seconds)
         self._failing: set[Key] = set()
         self._trouble = Trouble()
         self._down_since: float | None = None
@@ -99,13 +99,13 @@ class Daemon:
         self._failed = 0
         self._retention = (
             Retention(
-                settings.archive,
-                settings.archive_keep_days,
+                settings.archive_folder,
+                settings.archive.keep_days,
                 settings.home,
                 flow.store.loaded_at,
                 flow.go_on,
             )
-            if settings.archive_keep_days is not None
+            if settings.archive.keep_days is not None
             else None
         )
         self._unwatched = False
@@ -142,7 +142,7 @@ class Daemon:
         with stopping(self.stop):
             self._return_asides()
             self._watch()
-            log.info("daemon.started", data=str(settings.data), watcher=settings.watcher)
+            log.info("daemon.started", data=str(settings.data), watcher=settings.watch.events)
             # Before the database is asked: the service may start earlier than PostgreSQL.
             self._notifier.ready()
             try:
@@ -175,7 +175,7 @@ class Daemon:
                 if until is None:
                     if not isinstance(error, DatabaseMissing):
                         raise
-                    until = time.monotonic() + self._settings.retry_seconds
+                    until = time.monotonic() + self._settings.database.retry_seconds
                 if time.monotonic() >= until:
                     raise
                 self._on_shut(error, retry_in=_MISSING_SECONDS)
@@ -285,13 +285,13 @@ class Daemon:
             failed = True
             self._tell(_too_many_files(error))
         if failed:
-            return self._settings.scan_seconds
+            return self._settings.watch.scan_seconds
         if not self._held and not self._failing:
             self._trouble.over()
             if self._refusing:
                 self._refusing = False
                 metrics.DATABASE_UP.set(self.database_up)
-        return _WHILE_SETTLING if waiting else self._settings.scan_seconds
+        return _WHILE_SETTLING if waiting else self._settings.watch.scan_seconds
 
     def _rest(self, seconds: float) -> None:
         """Sleep until something happens, with a sign of life now and then."""
@@ -376,7 +376,7 @@ class Daemon:
         self._swept_at = now
         settings = self._settings
         self._return_asides()
-        for path in archive.tidy([settings.data, settings.quarantine, settings.archive]):
+        for path in archive.tidy([settings.data, settings.quarantine, settings.archive_folder]):
             log.info("draft.removed", path=str(path))
         if self._retention is not None:
             self._sweep_archive(self._retention, present.now)

@@ -72,7 +72,7 @@ class Endpoint:
         try:
             self._server = _Server((host, port), Handler)
         except OSError as error:
-            message = f"metrics_port: cannot listen on {host}:{port}: {error.strerror}"
+            message = f"[metrics] port: cannot listen on {host}:{port}: {error.strerror}"
             raise ConfigurationError(message) from error
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(

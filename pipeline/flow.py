@@ -175,7 +175,7 @@ class Flow:
 
     @property
     def _limits(self) -> tuple[Bounds, read.Limits]:
-        return Bounds.of(self.settings), read.Limits.of(self.settings)
+        return Bounds.of(self.settings.limits), read.Limits.of(self.settings)
 
     # ---- 1. read once: hash, judge, and hold what is small ------------------------------------
 
@@ -199,7 +199,7 @@ class Flow:
         with metrics.stage("read"):
             for file in found:
                 try:
-                    content = read.content(file.path, self.settings.batch_bytes, self.go_on)
+                    content = read.content(file.path, self.settings.load.batch_bytes, self.go_on)
                 except Stopped:
                     raise
                 except Transient as error:
@@ -221,7 +221,7 @@ class Flow:
             # Decided once, so that a batch that is tried again is judged alike.
             batch.present = self.clock.present()
             # Small files can inflate to any size: what is held is bounded all the same.
-            room = self.settings.batch_bytes
+            room = self.settings.load.batch_bytes
             for position in range(len(batch.files)):
                 if position not in batch.known:
                     room -= self._reading.parse(batch, position, room)
@@ -291,7 +291,7 @@ class Flow:
                 memory.give_back()  # what was taken for the attempt that a file was refused in
             failed = True
             judged = functools.partial(self._reading.judged, batch)
-            quarantine, bounds = self.settings.quarantine, Bounds.of(self.settings)
+            quarantine, bounds = self.settings.quarantine, Bounds.of(self.settings.limits)
             transaction = Transaction(
                 self.store, self.contract, quarantine, batch, some, judged, bounds
             )
@@ -360,8 +360,8 @@ class Flow:
                     archive.move(content, self.settings.quarantine, name, self.go_on)
                     self._unmoved.forget(number)
                 elif outcome.state != "left":
-                    folder, policy = self.settings.archive / today, self.settings.archive_policy
-                    archive.put_away(content, folder, policy, self.go_on)
+                    folder = self.settings.archive_folder / today
+                    archive.put_away(content, folder, self.settings.archive.policy, self.go_on)
             except Stopped:
                 # Committed: the next start finds that it is known, and moves it.
                 unmoved += 1
@@ -438,7 +438,9 @@ def batches(found: Sequence[Found], settings: Settings) -> Iterator[list[Found]]
     batch: list[Found] = []
     size = 0
     for file in found:
-        full = len(batch) >= settings.batch_files or size + file.size > settings.batch_bytes
+        full = (
+            len(batch) >= settings.load.batch_files or size + file.size > settings.load.batch_bytes
+        )
         if batch and full:
             yield batch
             batch, size = [], 0

@@ -54,7 +54,7 @@ def decoded(
     for chunk in _in_chunks(_Inflating(start, file, alive), sizes):
         total += len(chunk)
         if total > most:
-            message = f"inflates to more than {most:,} bytes (setting {setting})"
+            message = f"inflates to more than {most:,} bytes (setting limits.{setting})"
             raise FileRefused("too_large", message)
         yield chunk
 

@@ -169,7 +169,7 @@ class Reading:
                     yield from in_pieces(result)
 
         text = self._text(batch, members, budgets, begins)
-        with closing(ahead(text, work, self.settings.workers, _TOGETHER, busy)) as judged:
+        with closing(ahead(text, work, self.settings.load.workers, _TOGETHER, busy)) as judged:
             for results in judged:
                 self.go_on()
                 blocks: list[Judged] = []
@@ -211,7 +211,7 @@ class Reading:
 
     @property
     def _bounds(self) -> Bounds:
-        return Bounds.of(self.settings)
+        return Bounds.of(self.settings.limits)
 
     def _text(
         self,
@@ -249,7 +249,7 @@ class Reading:
         for position in sorted(members):
             alone = position in batch.large or position in batch.apart
             if alone:
-                yield from read.merged(waiting, self.settings.block_bytes)
+                yield from read.merged(waiting, self.settings.load.block_bytes)
                 waiting = []
             if position in batch.large:
                 yield position
@@ -258,7 +258,7 @@ class Reading:
                     yield block
                 else:
                     waiting.append(block)
-        yield from read.merged(waiting, self.settings.block_bytes)
+        yield from read.merged(waiting, self.settings.load.block_bytes)
 
 
 def cut(block: Block, pieces: int) -> Iterator[Block]:

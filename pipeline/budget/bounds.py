@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from pipeline.config import Settings
+from pipeline.config import LimitSettings
 
 MIB = 2**20
 # However small a file is, it may inflate to this much, and leave this much in quarantine.
@@ -14,7 +14,7 @@ ALWAYS_ALLOWED = 16 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one file may cost. The settings of the same names say what each is for."""
+    """What one file may cost. The settings of the same names in `[limits]` say what each is for."""
 
     file_seconds: float = 5.0
     file_seconds_per_mb: float = 2.0
@@ -26,6 +26,6 @@ class Bounds:
     max_places: int = 50_000
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: LimitSettings) -> Self:
         """Return those of a site."""
         return cls(**{name: getattr(settings, name) for name in cls.__slots__})

@@ -59,7 +59,7 @@ class Named:
             each = int(files[start])
             found[each] = np.union1d(found[each], values[start:end])
             if len(found[each]) > self._most:
-                message = f"names more than {self._most:,} {what} (setting max_places)"
+                message = f"names more than {self._most:,} {what} (setting limits.max_places)"
                 refused[each] = FileRefused("over_budget", message)
         return refused
 

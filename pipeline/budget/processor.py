@@ -99,6 +99,6 @@ class Budget:
             text = f"{self._text / MIB:,.1f} MiB of text"
             message = (
                 f"took more than {allowed:,.1f} s of processor time for {text} "
-                "(settings file_seconds and file_seconds_per_mb)"
+                "(settings limits.file_seconds and limits.file_seconds_per_mb)"
             )
             raise FileRefused("over_budget", message)

@@ -86,7 +86,7 @@ class Tally:
         ):
             message = (
                 f"{self._malformed:,} of its first {self._read:,} rows cannot be split into "
-                "fields, or have neither a sensor nor a time (setting max_malformed_share); "
+                "fields, or have neither a sensor nor a time (setting limits.max_malformed_share); "
                 f"for example line {self._sample[0][0]:,}: {self._sample[0][2]}"
             )
             raise FileRefused("mostly_malformed", message, self._samples())
@@ -98,8 +98,8 @@ class Tally:
         amplified = ALWAYS_ALLOWED + bounds.max_amplification * self._size
         if self._rows > bounds.max_quarantined_rows and many:
             limit = (
-                f"{bounds.max_quarantined_rows:,} rows (setting max_quarantined_rows), or "
-                f"{share:.0%} of all (setting max_quarantined_share)"
+                f"{bounds.max_quarantined_rows:,} rows (setting limits.max_quarantined_rows), or "
+                f"{share:.0%} of all (setting limits.max_quarantined_share)"
             )
         elif self._bytes > min(in_proportion, amplified):
             name = "max_quarantined_bytes"
@@ -107,7 +107,7 @@ class Tally:
                 name = "max_amplification"
             elif in_proportion > bounds.max_quarantined_bytes:
                 name = "max_quarantined_share"
-            limit = f"{min(in_proportion, amplified):,} bytes (setting {name})"
+            limit = f"{min(in_proportion, amplified):,} bytes (setting limits.{name})"
         else:
             return
         message = (

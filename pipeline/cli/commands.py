@@ -164,7 +164,7 @@ def report(
     """Make a page about a day, a week or a month: charts, map, best and worst, quarantine.
 
     Without a period: of the newest day that is over and has data. The page is one file that needs
-    no network. Needs the extra `report`; --email needs the settings `smtp_…` and `mail_…`.
+    no network. Needs the extra `report`; --email needs the settings in `[smtp]`.
     """
     from pipeline.cli import reporting
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import typer
 
 from pipeline.cli.session import database, print_json, require_home
-from pipeline.config import load_settings
+from pipeline.cli.settings import settings_of
 from pipeline.store import engine as engines
 from pipeline.store import migrate
 
 
 def upgrade(home: Path | None, *, as_json: bool) -> None:
     """Create or migrate the tables."""
-    with database(load_settings(home), migrated=False) as opened:
+    with database(settings_of(home), migrated=False) as opened:
         applied = migrate.upgrade(opened.engine)
         if as_json:
             print_json({"database": opened.shown, "applied": applied, "revision": migrate.head()})
@@ -28,8 +28,8 @@ def upgrade(home: Path | None, *, as_json: bool) -> None:
 
 def url(home: Path | None, *, show_password: bool, as_json: bool) -> None:
     """Print the address of the database."""
-    settings = load_settings(home)
-    if settings.database_url is None:
+    settings = settings_of(home)
+    if settings.database.url is None:
         from pipeline.embedded import running_url
 
         address = running_url(settings.home)
@@ -43,11 +43,11 @@ def url(home: Path | None, *, show_password: bool, as_json: bool) -> None:
                 err=True,
             )
     else:
-        address = settings.database_url.get_secret_value()
+        address = settings.database.url.get_secret_value()
         if not show_password:
             address = engines.masked(address)
     if as_json:
-        print_json({"url": address, "embedded": settings.database_url is None})
+        print_json({"url": address, "embedded": settings.database.url is None})
     else:
         typer.echo(address)
 
@@ -56,7 +56,7 @@ def psql(home: Path | None, arguments: list[str]) -> int:
     """Open psql and return its exit code."""
     from pipeline.embedded import bin_dir
 
-    settings = load_settings(home)
+    settings = settings_of(home)
     require_home(settings)
     with database(settings) as opened:
         address, secrets = engines.for_command_line(opened.url)

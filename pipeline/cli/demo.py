@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.panel import Panel
 
 import pipeline
-from pipeline import logs
 from pipeline.cli import tables
 from pipeline.cli.load import SOME_REFUSED, as_record
 from pipeline.cli.session import database, make_folders, print_json
+from pipeline.cli.settings import settings_of, start_log
 from pipeline.cli.terminal import Console, escape
-from pipeline.config import Settings, load_settings
+from pipeline.config import Settings
 from pipeline.daemon import Daemon
 from pipeline.errors import ConfigurationError
 from pipeline.flow import Flow, Outcome
@@ -39,7 +39,7 @@ def demo(_home: Path | None, folder: Path, *, as_json: bool) -> int:
     refuse_others_home(home, "name a folder of root's")
     _make_fresh(home)
     # Whatever database is configured for real work: a demo never touches it.
-    settings = load_settings(home).model_copy(update={"database_url": None})
+    settings = settings_of(home).changed(database_url=None)
     make_folders(settings)
     samples = _copy_samples(settings.data)
     console.print(
@@ -49,7 +49,7 @@ def demo(_home: Path | None, folder: Path, *, as_json: bool) -> int:
             "[dim]data/ → validate → normalise → PostgreSQL → archive; bad rows → quarantine/[/]"
         )
     )
-    logs.configure(settings.log_level, settings.logs, console=False)
+    start_log(settings)
     started = time.monotonic()
     with console.status("starting a private PostgreSQL …"), database(settings) as opened:
         ready = time.monotonic() - started

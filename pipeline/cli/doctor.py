@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import logs
 from pipeline.cli import tables
 from pipeline.cli.session import Database, clock_of, database, print_json
+from pipeline.cli.settings import settings_of, start_log
 from pipeline.cli.terminal import Console, escape
 from pipeline.clock import Present
-from pipeline.config import Settings, load_settings
+from pipeline.config import Settings
 from pipeline.contract.models import NOT_STORED_TYPES
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.steps.watch import scan
@@ -61,7 +61,7 @@ class Finding:
 
 def doctor(home: Path | None, *, mend: bool, as_json: bool) -> int:
     """Run every check; return 0 when all is well, 1 otherwise."""
-    settings = load_settings(home)
+    settings = settings_of(home)
     findings = list(_examine(settings, mend=mend))
     well = all(finding.ok for finding in findings)
     if as_json:
@@ -162,8 +162,8 @@ def _waiting(settings: Settings) -> Finding:
 
 
 def _watches(settings: Settings) -> Finding:
-    if settings.watcher != "native" or not _INOTIFY.exists():
-        return Finding("events", ok=True, found=f"watcher is {settings.watcher}")
+    if settings.watch.events != "native" or not _INOTIFY.exists():
+        return Finding("events", ok=True, found=f"watcher is {settings.watch.events}")
     return Finding(
         "events", ok=True, found=f"inotify allows {_INOTIFY.read_text().strip()} watches"
     )
@@ -171,7 +171,7 @@ def _watches(settings: Settings) -> Finding:
 
 def _in_database(settings: Settings, *, mend: bool) -> Iterator[Finding]:
     """Check what only the database can tell; it is opened once."""
-    if settings.database_url is None and not (settings.home / ".postgres").exists():
+    if settings.database.url is None and not (settings.home / ".postgres").exists():
         made = "none is configured: a private PostgreSQL is made when something is loaded"
         yield Finding("database", ok=True, found=made)
         yield _clock(Present(datetime.now(UTC)))
@@ -187,7 +187,7 @@ def _in_database(settings: Settings, *, mend: bool) -> Iterator[Finding]:
     except PipelineError as error:
         remedy = (
             "check SOFIA_AIR_DATABASE_URL, and that the server runs"
-            if settings.database_url
+            if settings.database.url
             else "see the message; or set SOFIA_AIR_DATABASE_URL to a PostgreSQL of your own"
         )
         yield Finding("database", ok=False, found=str(error), remedy=remedy)
@@ -241,7 +241,7 @@ def _mended(settings: Settings, engine: sa.Engine) -> Finding:
     from pipeline.rework.mend import mend
     from pipeline.store.load import Store
 
-    logs.configure(settings.log_level, settings.logs, console=False)
+    start_log(settings)
     done = mend(settings, Store(engine), settings.site_contract())
     if not done.found:
         return Finding("references", ok=True, found="every reading has its sensor and place")
@@ -253,7 +253,7 @@ def _mended(settings: Settings, engine: sa.Engine) -> Finding:
         "references",
         ok=False,
         found=f"still missing: {_listed(done.left)}; {told}",
-        remedy=f"put the files back into {settings.archive}, and try again ({unread})",
+        remedy=f"put the files back into {settings.archive_folder}, and try again ({unread})",
     )
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import typer
 
-from pipeline import logs
 from pipeline.cli import tables
 from pipeline.cli.session import database, print_json, require_home
+from pipeline.cli.settings import settings_of, start_log
 from pipeline.cli.terminal import Console, escape
-from pipeline.config import Settings, load_settings
+from pipeline.config import Settings
 from pipeline.contract import MAX_ID
 from pipeline.contract.quantities import QUANTITIES
 from pipeline.errors import ConfigurationError
@@ -34,9 +34,9 @@ DONE, FAILED = 0, 1
 
 def retract(home: Path | None, key: str, *, yes: bool, note: str | None, as_json: bool) -> int:
     """Take a file back, after a person has confirmed it; return the exit code."""
-    settings = load_settings(home)
+    settings = settings_of(home)
     require_home(settings)
-    logs.configure(settings.log_level, settings.logs, console=False)
+    start_log(settings)
     by = targets.whoever()
     with database(settings) as opened:
         bench = Workbench(opened.engine)
@@ -137,7 +137,7 @@ def _retracted_record(done: Retracted, by: str, note: str | None) -> dict[str, A
 
 def tell(home: Path | None, sensor: int, time: str, *, as_json: bool) -> None:
     """Tell where the reading of a sensor at a time came from, or why there is none."""
-    settings = load_settings(home)
+    settings = settings_of(home)
     require_home(settings)
     ts = moment(time)
     if ts is None:

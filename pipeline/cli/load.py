@@ -16,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline import logs
 from pipeline.cli import tables
 from pipeline.cli.session import database, make_folders, prepare_tables, print_json
+from pipeline.cli.settings import settings_of, start_log
 from pipeline.cli.terminal import Console, escape
-from pipeline.config import Settings, load_settings
+from pipeline.config import Settings
 from pipeline.daemon import Daemon
 from pipeline.descriptors import raise_limit
 from pipeline.drop import drop
@@ -39,14 +40,14 @@ log = logs.get("run")
 def run(home: Path | None, *, once: bool, as_json: bool) -> int:
     """Load what is in data/, and go on doing so unless `once`; return the exit code."""
     raise_limit()
-    settings = load_settings(home)
+    settings = settings_of(home, quiet=not once)
     make_folders(settings)
     if not once:
         return _serve(settings)
-    logs.configure(settings.log_level, settings.logs, console=False)
+    start_log(settings)
     with _naming_the_setting(), database(settings) as opened_database:
         store = Store(opened_database.engine)
-        flow = Flow(settings, store, settings.site_contract(), settings.retry_seconds)
+        flow = Flow(settings, store, settings.site_contract(), settings.database.retry_seconds)
         started = datetime.now(UTC)
         outcomes = list(_shown(Daemon(flow, settings).drain(), None, "draining", quiet=as_json))
         # What is gone was taken by another process, or by a person: it does not wait here.
@@ -56,7 +57,7 @@ def run(home: Path | None, *, once: bool, as_json: bool) -> int:
 
 def _serve(settings: Settings) -> int:
     """Run the daemon until it is stopped."""
-    logs.configure(settings.log_level, settings.logs, console=True)
+    start_log(settings, console=True)
     with (
         owning(settings.home),
         _naming_the_setting(),
@@ -85,18 +86,18 @@ def _naming_the_setting() -> Iterator[None]:
         told = str(error)
         if not told.startswith("database: "):
             raise
-        message = f"database_url: {told.removeprefix('database: ')}"
+        message = f"[database] url: {told.removeprefix('database: ')}"
         raise ConfigurationError(message) from error
 
 
 @contextmanager
 def _endpoint(settings: Settings, daemon: Daemon) -> Iterator[None]:
-    if settings.metrics_port is None:
+    if settings.metrics.port is None:
         yield
         return
     endpoint = Endpoint(
-        settings.metrics_host,
-        settings.metrics_port,
+        settings.metrics.host,
+        settings.metrics.port,
         looped_at=lambda: daemon.looped_at,
         ready=lambda: daemon.database_up,
         stuck_seconds=daemon.stuck_seconds,
@@ -110,16 +111,16 @@ def _endpoint(settings: Settings, daemon: Daemon) -> Iterator[None]:
 def ingest(home: Path | None, patterns: Sequence[str], *, as_json: bool) -> int:
     """Load files from anywhere, originals untouched; return the exit code."""
     raise_limit()
-    settings = load_settings(home)
+    settings = settings_of(home)
     sources = _sources(patterns)
     make_folders(settings)
-    logs.configure(settings.log_level, settings.logs, console=False)
+    start_log(settings)
     with _naming_the_setting(), database(settings) as opened_database:
         flow = Flow(
             settings,
             Store(opened_database.engine),
             settings.site_contract(),
-            settings.retry_seconds,
+            settings.database.retry_seconds,
         )
         started = datetime.now(UTC)
         outcomes = list(

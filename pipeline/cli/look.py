@@ -7,15 +7,16 @@ from typing import Any
 
 from pipeline.cli import tables
 from pipeline.cli.session import Database, clock_of, database, print_json, require_home
+from pipeline.cli.settings import settings_of
 from pipeline.cli.terminal import Console, escape
-from pipeline.config import Settings, load_settings
+from pipeline.config import Settings
 from pipeline.steps.watch import Ignored, scan
 from pipeline.store.queries import Queries
 
 
 def status(home: Path | None, *, as_json: bool, limit: int) -> None:
     """Show the ledger's sums, the files taken last, what waits and what is ignored."""
-    settings = load_settings(home)
+    settings = settings_of(home)
     require_home(settings)
     waiting, ignored = scan(settings.data) if settings.data.is_dir() else ([], [])
     with database(settings) as opened:

@@ -9,8 +9,9 @@ from typing import Any
 
 from pipeline.cli import tables
 from pipeline.cli.session import database, print_json, require_home
+from pipeline.cli.settings import settings_of
 from pipeline.cli.terminal import Console, escape
-from pipeline.config import Settings, load_settings
+from pipeline.config import Settings
 from pipeline.contract import FILE_RULES, ROW_RULES
 from pipeline.errors import ConfigurationError
 from pipeline.rework import keys as ledger_keys
@@ -245,7 +246,7 @@ def require_choice(names: Sequence[str], *, every: bool, rule: str | None) -> No
 
 def settings_for(home: Path | None, rule: str | None) -> Settings:
     """Return the settings of a home; refuse, with a ConfigurationError, an unknown reason."""
-    settings = load_settings(home)
+    settings = settings_of(home)
     require_home(settings)
     if rule is not None and rule not in {**ROW_RULES, **FILE_RULES}:
         known = ", ".join([*ROW_RULES, *FILE_RULES])

@@ -11,7 +11,7 @@ import typer
 
 from pipeline.cli import tables
 from pipeline.cli.session import database, print_json, require_home
-from pipeline.config import load_settings
+from pipeline.cli.settings import settings_of
 from pipeline.errors import ConfigurationError
 from pipeline.outputs.report import figures, mail
 from pipeline.outputs.report import period as periods
@@ -46,11 +46,11 @@ def report(
     """
     now = datetime.now(UTC)
     chosen = _chosen(day, week, month, last, now.date())
-    settings = load_settings(home)
+    settings = settings_of(home)
     require_home(settings)
     # What cannot work is said before anything is made.
     _require_extra()
-    to = mail.post(settings) if email else None
+    to = mail.post(settings.smtp) if email else None
     from pipeline.outputs.report.make import make
 
     with database(settings) as opened:

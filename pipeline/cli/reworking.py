@@ -7,10 +7,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from pipeline import logs
 from pipeline.cli import tables
 from pipeline.cli.quarantine import require_choice, settings_for
 from pipeline.cli.session import database, make_folders, print_json
+from pipeline.cli.settings import start_log
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 from pipeline.errors import ConfigurationError
@@ -45,7 +45,7 @@ def reprocess(
     settings = settings_for(home, rule)
     require_choice(names, every=every, rule=rule)
     make_folders(settings)
-    logs.configure(settings.log_level, settings.logs, console=False)
+    start_log(settings)
     contract, by = settings.site_contract(), targets.whoever()
     with database(settings) as opened:
         store = Store(opened.engine)
@@ -258,7 +258,7 @@ def discard(
     if not note.strip():
         message = "--note: say why, for whoever wonders later"
         raise ConfigurationError(message)
-    logs.configure(settings.log_level, settings.logs, console=False)
+    start_log(settings)
     by = targets.whoever()
     with database(settings) as opened:
         store = Store(opened.engine)

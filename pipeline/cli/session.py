@@ -65,8 +65,8 @@ def database(
         ConfigurationError: the configured database has not been migrated.
         EmbeddedDatabaseError: the private one does not start.
     """
-    if settings.database_url is not None:
-        url = settings.database_url.get_secret_value()
+    if settings.database.url is not None:
+        url = settings.database.url.get_secret_value()
         with _opened(Database(url, embedded=False, engine=engines.create(url)), migrated) as one:
             yield one
         return
@@ -165,7 +165,7 @@ def require_home(settings: Settings) -> None:
     Raises:
         ConfigurationError: there is neither a private database nor a configured one.
     """
-    if settings.database_url is None and not (settings.home / ".postgres").exists():
+    if settings.database.url is None and not (settings.home / ".postgres").exists():
         message = (
             f"{settings.home}: nothing was ever loaded here; `sofia-air run` or `sofia-air ingest` "
             "makes it a home, --home names another, and `sofia-air demo` shows how it works"

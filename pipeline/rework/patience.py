@@ -27,5 +27,5 @@ def patiently(settings: Settings, attempt: Callable[[], T]) -> T:
         log.warning("database.waiting", error=str(error), retry_in=round(wait, 1))
 
     return retrying(
-        attempt, seconds=settings.retry_seconds, on_wait=tell, stopping=threading.Event()
+        attempt, seconds=settings.database.retry_seconds, on_wait=tell, stopping=threading.Event()
     )

@@ -78,7 +78,7 @@ def retry(
         copies, reasons = quarantining.refused_copies(settings.quarantine, entry.sha256)
         if not copies:
             return Retried(entry, "gone", f"its bytes are not in {settings.quarantine} any more")
-        found = content(copies[0], settings.batch_bytes)
+        found = content(copies[0], settings.load.batch_bytes)
         changed = found.sha256 != entry.sha256
         # Of what a limit or the database refused nobody can say whether it still would be.
         same = entry.contract_version == contract.version and entry.rule not in RETRIED_RULES
@@ -112,8 +112,8 @@ def _judged(
     row = FileRow(name, found.sha256, found.size, present.now, contract.version, __version__)
     batch = Batch([found], rows=[row], present=present)
     reading = Reading(settings, contract, nothing)
-    costs = Costs(Bounds.of(settings), [found.size], batch.refused)
-    reading.parse(batch, 0, settings.batch_bytes)
+    costs = Costs(Bounds.of(settings.limits), [found.size], batch.refused)
+    reading.parse(batch, 0, settings.load.batch_bytes)
     reading.judge_small(batch)
     for trouble in (batch.refused.get(0), batch.left.get(0)):
         if trouble is not None:
@@ -139,7 +139,7 @@ def _loaded(
     *,
     by: str,
 ) -> Retried:
-    flow = Flow(settings, store, contract, settings.retry_seconds)
+    flow = Flow(settings, store, contract, settings.database.retry_seconds)
     outcome: Outcome | None = None
     if not (known := flow.known([found.sha256]).get(found.sha256)):
         with opened(found.path) as file:

@@ -55,12 +55,12 @@ def archived(settings: Settings, entry: Entry) -> Content | Missing:
         with suppress(Transient, OSError):
             if found := _verified(path, entry.sha256):
                 return found
-    if settings.archive_policy == "delete":
-        return Missing("the archive does not keep files (archive_policy = delete)")
-    kept = settings.archive_keep_days
-    swept = f", perhaps since they are kept for {kept} days only (archive_keep_days)"
+    if settings.archive.policy == "delete":
+        return Missing("the archive does not keep files ([archive] policy = delete)")
+    kept = settings.archive.keep_days
+    swept = f", perhaps since they are kept for {kept} days only ([archive] keep_days)"
     return Missing(
-        f"no file in {settings.archive} has the bytes that were loaded as {entry.name}"
+        f"no file in {settings.archive_folder} has the bytes that were loaded as {entry.name}"
         + (swept if kept else "")
     )
 
@@ -138,14 +138,14 @@ def _candidates(settings: Settings, entry: Entry) -> Iterator[Path]:
         names += [f"{stem}{mark}{dot}{endings}", f"{stem}{mark}{dot}{endings}.gz"]
     seen = set()
     for late in (0, 1, -1):
-        day = settings.archive / f"{entry.loaded_at + timedelta(days=late):%Y-%m-%d}"
+        day = settings.archive_folder / f"{entry.loaded_at + timedelta(days=late):%Y-%m-%d}"
         for name in names:
             path = day / name
             with suppress(OSError, ValueError):
                 if path.is_file():
                     seen.add(path)
                     yield path
-    for path in _listing(settings.archive).like(entry):
+    for path in _listing(settings.archive_folder).like(entry):
         if path not in seen:
             yield path
 

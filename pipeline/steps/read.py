@@ -79,7 +79,13 @@ class Limits:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Return those of a site."""
-        return cls(**{name: getattr(settings, name) for name in cls.__slots__})
+        limits = settings.limits
+        return cls(
+            settings.load.block_bytes,
+            limits.max_line_bytes,
+            limits.max_inflated_bytes,
+            limits.max_amplification,
+        )
 
 
 @contextmanager
@@ -446,7 +452,7 @@ def _refuse_long_line(text: bytes, first_line: int, limits: Limits) -> None:
                 return
             message = (
                 f"line {number:,} is longer than {limits.max_line_bytes:,} bytes "
-                "(setting max_line_bytes)"
+                "(setting limits.max_line_bytes)"
             )
             raise FileRefused("line_too_long", message)
         number += text.count(b"\n", start, reach + 1)

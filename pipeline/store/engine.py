@@ -67,7 +67,7 @@ def create(url: str) -> sa.Engine:
     try:
         given = _parse(url)
     except (psycopg.Error, ValueError):
-        message = f"database_url: {_complaint(url)}"
+        message = f"[database] url: {_complaint(url)}"
         raise ConfigurationError(message) from None
     _keep_off_the_terminal()
     engine = sa.create_engine(

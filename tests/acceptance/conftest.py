@@ -236,7 +236,7 @@ class Home:
         """Return name → SHA-256 of every file in the archive."""
         return {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in self.settings.archive.rglob("*")
+            for path in self.settings.archive_folder.rglob("*")
             if path.is_file()
         }
 

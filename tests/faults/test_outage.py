@@ -189,7 +189,7 @@ def test_a_wrong_password_stops_the_start(house: House, server_of_ours: Server) 
     for arguments in (["run"], ["run", "--once"], ["ingest", __file__]):
         process = house.command(*arguments, database_url=address.format("s3cret-wrong"))
         assert process.wait() == 2, process.said
-        assert "database_url: " in process.said
+        assert "[database] url: " in process.said
         assert "password authentication failed" in process.said
         assert "s3cret" not in process.said
         assert "Traceback" not in process.said

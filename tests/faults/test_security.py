@@ -144,10 +144,13 @@ def test_the_password_is_told_to_nobody(house: House, tmp_path: Path) -> None:
         process = house.command(*arguments, database_url=nowhere, retry_seconds=0.1)
         assert process.wait() == 1
         said.append(process.said)
-    for wrong in (f"postgresql://me:{SECRET}@ss@h/air", f"mysql://me:{SECRET}@h/air"):
+    for wrong, name in (
+        (f"postgresql://me:{SECRET}@ss@h/air", "[database] url"),
+        (f"mysql://me:{SECRET}@h/air", "SOFIA_AIR_DATABASE_URL"),
+    ):
         process = house.command("run", database_url=wrong)
         assert process.wait() == 2
-        assert "database_url" in process.said
+        assert f"error: {name}: " in process.said
         said.append(process.said)
     assert SECRET not in "".join(said)
     for path in house.home.rglob("*"):

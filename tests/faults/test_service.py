@@ -344,7 +344,7 @@ def test_a_port_that_is_taken(house: House) -> None:
         port = taken.getsockname()[1]
         process = house.command("run", metrics_port=port)
         assert process.wait() == 2
-    assert f"metrics_port: cannot listen on 127.0.0.1:{port}: Address already" in process.said
+    assert f"[metrics] port: cannot listen on 127.0.0.1:{port}: Address already" in process.said
 
 
 # --- events --------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ class Site:
 
     def archived(self) -> list[str]:
         """Return the names of the files in the archive."""
-        return sorted(p.name for p in self.settings.archive.rglob("*") if p.is_file())
+        return sorted(p.name for p in self.settings.archive_folder.rglob("*") if p.is_file())
 
     def quarantined_files(self) -> list[str]:
         """Return the names of everything in quarantine/."""

@@ -850,7 +850,7 @@ def test_any_name_works(name: bytes, site: Site) -> None:
     shown = name.decode(errors="backslashreplace")
     assert site.sql("SELECT DISTINCT name FROM air.source_file") == [(shown,)]
     assert not list(site.data.glob("*.csv*"))
-    archived = [path for path in site.settings.archive.rglob("*") if path.is_file()]
+    archived = [path for path in site.settings.archive_folder.rglob("*") if path.is_file()]
     assert sorted(path.read_text() for path in archived) == sorted(contents)
     # The first under its own name, the second beside it with digits of its hash put in.
     assert name in [os.fsencode(path.name) for path in archived]
@@ -1093,7 +1093,7 @@ def test_the_same_name_with_new_content_is_a_new_file(site: Site) -> None:
 
     rows = "SELECT rows_read, rows_loaded, rows_duplicate FROM air.source_file ORDER BY file_id"
     assert site.sql(rows) == [(2, 2, 0), (3, 2, 1)]
-    archived = [path for path in site.settings.archive.rglob("*") if path.is_file()]
+    archived = [path for path in site.settings.archive_folder.rglob("*") if path.is_file()]
     assert sorted(path.read_text() for path in archived) == [first, second]
 
 

@@ -103,11 +103,14 @@ def conflicting(rows: int) -> str:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"max_quarantined_rows": 1_000}, "at most 1,000 rows (setting max_quarantined_rows), or"),
-        ({"max_quarantined_bytes": 100_000}, "bytes (setting max_quarantined_share)"),
+        (
+            {"max_quarantined_rows": 1_000},
+            "at most 1,000 rows (setting limits.max_quarantined_rows)",
+        ),
+        ({"max_quarantined_bytes": 100_000}, "bytes (setting limits.max_quarantined_share)"),
         (
             {"max_quarantined_bytes": 100_000, "max_quarantined_share": 0},
-            "100,000 bytes (setting max_quarantined_bytes)",
+            "100,000 bytes (setting limits.max_quarantined_bytes)",
         ),
     ],
     ids=["rows", "share", "bytes"],
@@ -215,7 +218,7 @@ def test_sensors_and_places_are_bounded_whatever_else_is_loaded(
     told = site.ledger("many.csv")
     assert told["rule"] == "over_budget"
     words = "sensors" if kind == "sensors" else "places"
-    assert told["reason"] == f"names more than 300 {words} (setting max_places)"
+    assert told["reason"] == f"names more than 300 {words} (setting limits.max_places)"
 
 
 @pytest.mark.parametrize("kind", ["max_malformed_share", "file_seconds", "max_line_bytes"])
@@ -272,7 +275,7 @@ def test_a_limit_that_was_raised_counts_for_a_file_that_could_not_be_moved(
     with monkeypatch.context() as disk:
         disk.setattr(archive, "move", full)
         assert take(site, bad=sds(pm(0), *["x"] * 10_000)) == {"bad": "refused"}
-    site.flow.settings = site.settings.model_copy(update={"max_malformed_share": 1.0})
+    site.flow.settings = site.settings.changed(max_malformed_share=1.0)
     assert [outcome.state for outcome in site.run()] == ["loaded"]
 
 
@@ -341,9 +344,7 @@ def test_only_the_file_that_costs_too_much_is_refused(
         return real(block, *given)
 
     monkeypatch.setattr(reading, "judge", slow)
-    monkeypatch.setattr(
-        site.flow, "settings", site.settings.model_copy(update={"file_seconds": 0.2})
-    )
+    monkeypatch.setattr(site.flow, "settings", site.settings.changed(file_seconds=0.2))
 
     became = take(site, first=GOOD, slow=sds(pm(3), "slow"), last=sds(pm(4)))
 
@@ -405,7 +406,7 @@ def test_a_limit_that_was_raised_counts(again: str, make_site: MakeSite) -> None
     assert site.load(content).state == "refused"
     entry = one(Workbench(site.engine), "some.csv")
     assert reprocessed(site, entry, dry=True).state == "still refused"
-    site.settings = site.settings.model_copy(update={"max_malformed_share": 1.0})
+    site.settings = site.settings.changed(max_malformed_share=1.0)
     site.reopen()
 
     if again == "dropped":

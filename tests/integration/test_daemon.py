@@ -119,7 +119,7 @@ def test_what_is_archived_is_what_was_loaded(site: Site, monkeypatch: pytest.Mon
     assert site.raw_rows() == 2
     assert list(site.data.glob("*.csv")) == []
     # Whoever rewrote it has destroyed the first; the second must not pass for it.
-    assert [p.read_text() for p in site.settings.archive.rglob("*.csv")] == [second]
+    assert [p.read_text() for p in site.settings.archive_folder.rglob("*.csv")] == [second]
     site.check_books()
 
 
@@ -236,7 +236,7 @@ def test_a_file_rewritten_while_it_is_hashed_is_left(
 def test_asked_to_stop_in_the_middle_of_a_move(
     policy: str, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.settings = site.settings.model_copy(update={"archive_policy": policy})
+    site.settings = site.settings.changed(archive_policy=policy)
     site.reopen()
     for second in range(3):
         site.drop(f"{second}.csv", sds(pm(second)))
@@ -262,9 +262,9 @@ def test_asked_to_stop_in_the_middle_of_a_move(
 
 
 def test_asked_to_stop_a_sweep_ends(site: Site) -> None:
-    site.settings = site.settings.model_copy(update={"archive_keep_days": 30})
+    site.settings = site.settings.changed(archive_keep_days=30)
     site.reopen()
-    old = site.settings.archive / "2020-01-01" / "a.csv"
+    old = site.settings.archive_folder / "2020-01-01" / "a.csv"
     old.parent.mkdir(parents=True)
     old.write_text(sds(pm(1)))
     os.utime(old, (0, 0))
@@ -293,16 +293,16 @@ def test_what_a_crash_left_aside_is_loaded(once: bool, site: Site) -> None:
 def test_a_file_that_cannot_be_read_is_told_and_the_sweep_goes_on(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.settings = site.settings.model_copy(update={"archive_keep_days": 30})
+    site.settings = site.settings.changed(archive_keep_days=30)
     site.reopen()
     site.load(sds(pm(1)))
-    (path,) = site.settings.archive.rglob("*.csv")
-    old = site.settings.archive / "2020-01-02" / "a.csv"
+    (path,) = site.settings.archive_folder.rglob("*.csv")
+    old = site.settings.archive_folder / "2020-01-02" / "a.csv"
     old.parent.mkdir()
     path.rename(old)
     os.utime(old, (0, 0))
     site.sql("UPDATE air.source_file SET loaded_at = '2020-01-02'")
-    bad = site.settings.archive / "2020-01-01" / "bad.csv"
+    bad = site.settings.archive_folder / "2020-01-01" / "bad.csv"
     bad.parent.mkdir()
     bad.touch()
     os.utime(bad, (0, 0))

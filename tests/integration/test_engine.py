@@ -169,7 +169,7 @@ def test_no_connection_is_made_before_it_is_needed() -> None:
     ],
 )
 def test_a_malformed_address_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^database_url: ") as caught:
+    with pytest.raises(ConfigurationError, match=r"^\[database\] url: ") as caught:
         create(url)
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None

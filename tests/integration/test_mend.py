@@ -95,7 +95,7 @@ def test_rows_that_were_repaired_get_theirs_from_quarantine(site: Site) -> None:
 def test_without_the_bytes_the_sensor_comes_from_the_ledger_and_the_place_is_lost(
     loaded: Site,
 ) -> None:
-    for path in loaded.settings.archive.rglob("moved.csv"):
+    for path in loaded.settings.archive_folder.rglob("moved.csv"):
         path.unlink()
     spoil(loaded.engine, HARM["sensors"] + ";" + HARM["one place"])
     done = mended(loaded)
@@ -103,7 +103,7 @@ def test_without_the_bytes_the_sensor_comes_from_the_ledger_and_the_place_is_los
     assert list(done.unread) == ["moved.csv"]
     assert loaded.one("SELECT model FROM air.sensor WHERE sensor_id = 7") == "sds011"
     # Given the bytes, it goes on.
-    day = next(path for path in loaded.settings.archive.iterdir() if path.is_dir())
+    day = next(path for path in loaded.settings.archive_folder.iterdir() if path.is_dir())
     (day / "moved.csv").write_text(MOVED)
     assert not mended(loaded).left
 

@@ -580,9 +580,7 @@ def deliver(shared_engine: sa.Engine) -> Iterator[Callable[[Delivery], Site]]:
         shutil.rmtree(base / "home", ignore_errors=True)
         usual = load_settings(base / "home")
         # Smaller blocks than anybody may set, so that short files have several.
-        site = Site(
-            usual.model_copy(update={"block_bytes": delivery.block_bytes}), emptied(shared_engine)
-        )
+        site = Site(usual.changed(block_bytes=delivery.block_bytes), emptied(shared_engine))
         for number, content in enumerate(delivery.contents):
             site.drop(f"{number}.csv", content)
             if not delivery.together:

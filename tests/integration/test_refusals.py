@@ -435,7 +435,7 @@ def test_new_files_do_not_have_the_held_ones_tried_sooner(own: Site) -> None:
         own.drop("dust 9.csv", sds(pm(9)))
         daemon._look()
         assert daemon._held._until == until
-    first = own.settings.scan_seconds
+    first = own.settings.watch.scan_seconds
     assert waits == [min(60.0, first * 2**power) for power in range(7)]
 
 

@@ -512,7 +512,7 @@ def _asked(home: Path, **options: Any) -> None:
     [
         ({"day": "yesterday"}, "--day: 'yesterday' is not a day as 2018-01-31"),
         ({"day": "2018-01-31", "last": "day"}, "--day and --last cannot go together"),
-        ({"day": "2018-01-31", "email": True}, "smtp_host: is not set, and --email needs it"),
+        ({"day": "2018-01-31", "email": True}, "[smtp] host: is not set, and --email needs it"),
     ],
 )
 def test_wrong_usage(

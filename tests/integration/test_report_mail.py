@@ -23,7 +23,7 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from pipeline.config import Settings, load_settings
+from pipeline.config import SmtpSettings, load_settings
 from pipeline.errors import ConfigurationError, MailRefused
 from pipeline.outputs.report import mail
 from tests.conftest import Server
@@ -191,7 +191,7 @@ def test_a_wrong_password(context: ssl.SSLContext, trusted: Path) -> None:
     inbox = Inbox()
     with _serving(inbox, authenticator=inbox.authenticate, tls_context=context) as port:
         told = _refusal(_post(port, security="starttls", user=USER, password="wrong-one"))
-    assert "does not accept smtp_user with smtp_password (535)" in told
+    assert "does not accept [smtp] user with [smtp] password (535)" in told
     assert "wrong-one" not in told
     assert inbox.taken == []
 
@@ -215,7 +215,7 @@ def test_a_server_without_starttls_gets_neither_password_nor_mail() -> None:
 def test_tls_where_the_server_begins_in_plain() -> None:
     with _serving(Inbox()) as port:
         told = _refusal(_post(port, security="tls"))
-    assert "is smtp_security = tls right for this port?" in told
+    assert "is [smtp] security = tls right for this port?" in told
 
 
 def test_nobody_listens() -> None:
@@ -252,7 +252,7 @@ def test_some_recipients_are_refused_and_the_others_get_it() -> None:
 # --- settings -------------------------------------------------------------------------------------
 
 
-def _settings(home: Path, **changed: object) -> Settings:
+def _settings(home: Path, **changed: object) -> SmtpSettings:
     given: dict[str, object] = {
         "smtp_host": "mail.example.org",
         "smtp_user": USER,
@@ -260,7 +260,7 @@ def _settings(home: Path, **changed: object) -> Settings:
         "mail_from": "air@example.org",
         "mail_to": "one@example.org, Two <two@example.org>",
     }
-    return load_settings(home, **{**given, **changed})
+    return load_settings(home, **{**given, **changed}).smtp
 
 
 @pytest.mark.parametrize(("security", "port"), [("starttls", 587), ("tls", 465)])
@@ -277,17 +277,20 @@ def test_the_settings_say_where_mail_goes(security: str, port: int, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"smtp_host": None}, "smtp_host: is not set, and --email needs it"),
-        ({"mail_from": None}, "mail_from: is not set"),
-        ({"mail_to": None}, "mail_to: is not set"),
-        ({"smtp_user": None}, "smtp_user: is not set, and a login needs it"),
-        ({"smtp_password": None}, "smtp_password: is not set, and a login needs it"),
-        ({"smtp_password": "größe"}, "smtp_password: has letters beyond ASCII"),
-        ({"smtp_security": "none"}, "smtp_security: none sends mail, and passwords, readable"),
-        ({"mail_from": "air"}, "mail_from: must be an address"),
-        ({"mail_from": "a@example.org, b@example.org"}, "mail_from: must be an address"),
-        ({"mail_to": "one@example.org, "}, "mail_to: must be addresses"),
-        ({"mail_to": "one@example.org\nBcc: x@example.org"}, "mail_to: must be addresses"),
+        ({"smtp_host": None}, "[smtp] host: is not set, and --email needs it"),
+        ({"mail_from": None}, "[smtp] sender: is not set"),
+        ({"mail_to": None}, "[smtp] recipients: is not set"),
+        ({"smtp_user": None}, "[smtp] user: is not set, and a login needs it"),
+        ({"smtp_password": None}, "[smtp] password: is not set, and a login needs it"),
+        ({"smtp_password": "größe"}, "[smtp] password: has letters beyond ASCII"),
+        ({"smtp_security": "none"}, "[smtp] security: none sends mail, and passwords, readable"),
+        ({"mail_from": "air"}, "[smtp] sender: must be an address"),
+        ({"mail_from": "a@example.org, b@example.org"}, "[smtp] sender: must be an address"),
+        ({"mail_to": "one@example.org, "}, "[smtp] recipients: must be addresses"),
+        (
+            {"mail_to": "a@example.org\nBcc: x@example.org"},
+            "[smtp] recipients: must be addresses",
+        ),
     ],
 )
 def test_settings_that_cannot_work(changed: dict[str, object], told: str, tmp_path: Path) -> None:
@@ -346,7 +349,7 @@ def test_the_command_sends_what_it_wrote(
             **wanted,
         )
         assert wrong.returncode == 1
-        assert "does not accept smtp_user" in wrong.stderr
+        assert "does not accept [smtp] user" in wrong.stderr
         assert "oh no" not in wrong.stdout + wrong.stderr
     page = site.settings.home / "reports" / "sofia-air-2018-01-31.html"
     found = inbox.only()
@@ -359,4 +362,4 @@ def test_the_command_sends_what_it_wrote(
     assert "Open Database License (ODbL)." in plain.get_content()
     lacking = command("report", "--email", **{**wanted, "mail_to": ""})
     assert lacking.returncode == 2
-    assert "mail_to: is not set" in lacking.stderr
+    assert "[smtp] recipients: is not set" in lacking.stderr

@@ -37,7 +37,7 @@ class Desk(Workshop):
         )
 
     def archived(self, name: str) -> Path:
-        (path,) = self.site.settings.archive.rglob(name)
+        (path,) = self.site.settings.archive_folder.rglob(name)
         return path
 
     def reload(self, name: str = "some.csv") -> None:
@@ -160,8 +160,8 @@ def test_what_comes_back_depends_on_the_archive(make_site: MakeSite, policy: str
         assert done.back == {}
         ((_, name),) = done.unknown
         assert name == "later.csv"
-        assert "archive_policy = delete" in next(iter(done.unknown.values()))
-        assert "archive_policy = delete" in done.archived
+        assert "[archive] policy = delete" in next(iter(done.unknown.values()))
+        assert "[archive] policy = delete" in done.archived
     desk.site.check_books()
 
 

@@ -667,7 +667,7 @@ def test_a_header_that_an_older_version_did_not_keep_is_read_from_the_archive(
 
 def test_without_header_and_archive_the_rows_wait(three: Workshop) -> None:
     three.site.sql("UPDATE air.source_file SET header = NULL")
-    for path in three.site.settings.archive.rglob("*.csv"):
+    for path in three.site.settings.archive_folder.rglob("*.csv"):
         path.unlink()
     done = three.replay()
     (problem,) = done.problems

@@ -213,7 +213,7 @@ def test_a_home_of_roots_works(place: Path) -> None:
     make_folders(settings)
     assert {path.name for path in home.iterdir()} == {"data", "quarantine", "logs"}
     (home / ".env").write_text("SOFIA_AIR_SCAN_SECONDS=7")
-    assert load_settings(link).scan_seconds == 7
+    assert load_settings(link).watch.scan_seconds == 7
     (place / "round").symlink_to("round")
     load_settings(place / "round")  # nothing is there that could be used
     shutil.rmtree(home)
@@ -228,7 +228,7 @@ def test_an_owner_without_a_name_is_as_root(place: Path) -> None:
     for path in (place, home, home / ".env"):
         os.chown(path, nameless, nameless)
     settings = load_settings(home)
-    assert settings.scan_seconds == 7
+    assert settings.watch.scan_seconds == 7
     make_folders(settings)
 
 

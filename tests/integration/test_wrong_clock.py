@@ -59,9 +59,9 @@ def turn(daemon: Daemon) -> list[dict[str, Any]]:
 
 def aged(site: Site, days: int) -> Path:
     """Make the one archived file look as if it had been taken long ago."""
-    (path,) = site.settings.archive.rglob("*.csv")
+    (path,) = site.settings.archive_folder.rglob("*.csv")
     old = datetime.now(UTC) - days * DAY
-    moved = site.settings.archive / f"{old:%Y-%m-%d}" / path.name
+    moved = site.settings.archive_folder / f"{old:%Y-%m-%d}" / path.name
     moved.parent.mkdir()
     path.rename(moved)
     os.utime(moved, (old.timestamp(),) * 2)
@@ -102,7 +102,7 @@ def test_run_once_and_ingest_end_with_1_and_name_what_is_left(
 @pytest.fixture
 def keeping(site: Site) -> Site:
     """A site that keeps its archive for 30 days."""
-    site.settings = site.settings.model_copy(update={"archive_keep_days": 30})
+    site.settings = site.settings.changed(archive_keep_days=30)
     site.reopen()
     return site
 
@@ -182,7 +182,7 @@ def test_behind_no_row_is_rejected_for_being_in_the_future(wrong: str, site: Sit
         daemon._look()
     assert [entry["event"] for entry in held] == []
     # The folder's name comes from the last time that was believed, not from 1970.
-    assert {p.name for p in site.settings.archive.iterdir()} == {f"{now:%Y-%m-%d}"}
+    assert {p.name for p in site.settings.archive_folder.iterdir()} == {f"{now:%Y-%m-%d}"}
 
     set_clock(site, timedelta(), database_too=True)
     turn(daemon)
@@ -192,7 +192,7 @@ def test_behind_no_row_is_rejected_for_being_in_the_future(wrong: str, site: Sit
 
 
 def test_behind_a_streamed_file_waits_too(site: Site) -> None:
-    site.settings = site.settings.model_copy(update={"batch_bytes": 1, "block_bytes": 65536})
+    site.settings = site.settings.changed(batch_bytes=1, block_bytes=65536)
     site.reopen()
     site.load(sds(pm(1)))
     now = datetime.now(UTC)
@@ -229,7 +229,7 @@ def test_a_batch_is_judged_against_one_present(site: Site, monkeypatch: pytest.M
         return replace(seen, wall=seen.wall + off[0].total_seconds())
 
     site.flow.clock = Clock(site.settings.home, site.flow.store.server_time, read)
-    site.settings = site.settings.model_copy(update={"batch_bytes": 1})
+    site.settings = site.settings.changed(batch_bytes=1)
     site.flow.settings = site.settings
     site.drop("edge.csv", ARCHIVE_SDS + reading(now + timedelta(hours=30)))
     prepared = site.flow._prepare(site.scan())

@@ -15,7 +15,7 @@ import typer
 from _pytest.mark import ParameterSet
 
 from pipeline.cli import app, commands
-from pipeline.config import ENV_PREFIX, Settings, load_settings
+from pipeline.config import ENV_PREFIX, SECTIONS, TOML_NAME, about, load_settings
 from pipeline.contract import FILE_RULES, ROW_RULES
 from pipeline.contract.models import MODELS
 from pipeline.contract.quantities import QUANTITIES
@@ -121,12 +121,42 @@ def test_the_options_of_all_commands_are_documented() -> None:
     assert "--home PATH" in text_of("docs/commands.md")
 
 
-@pytest.mark.parametrize("name", sorted(set(Settings.model_fields) - {"home", "contract"}))
-def test_every_setting_is_documented(name: str) -> None:
-    page = text_of("docs/configuration.md")
-    assert f"`{name}`" in page
-    assert f"`{ENV_PREFIX}{name.upper()}`" in page
-    assert f"\n#{name} = " in text_of("docs/sofia-air.example.toml")
+SETTINGS = [(section, key) for section in SECTIONS for key in SECTIONS[section].model_fields]
+
+
+@pytest.mark.parametrize(("section", "key"), SETTINGS)
+def test_every_setting_is_documented(section: str, key: str) -> None:
+    """With its key, name in the environment, default, unit and meaning; and in the sample."""
+    _, _, rest = text_of("docs/configuration.md").partition(f"\n### `[{section}]`\n")
+    part, _, _ = rest.partition("\n### ")
+    field = SECTIONS[section].model_fields[key]
+    env = about(field).get("env", f"contract__{key}").upper()
+    rows = [row for row in part.split("\n") if row.startswith(f"| `{key}") and env in row]
+    assert rows, f"[{section}] {key}"
+    for row in rows:
+        name, written, default, unit, meaning = (cell.strip() for cell in row.split("|")[1:-1])
+        assert name.startswith(f"`{key}")
+        assert f"{ENV_PREFIX}{env}" in written
+        assert default
+        assert unit == about(field).get("unit", "")
+        assert len(meaning) > len("Its port.")
+    _, _, rest = text_of("docs/sofia-air.example.toml").partition(f"\n[{section}]\n")
+    sample, _, _ = rest.partition("\n[")
+    assert f"\n#{key} = " in sample or f"\n#[{section}.{key}." in sample
+
+
+def test_numbers_say_what_they_count() -> None:
+    for section, key in SETTINGS:
+        field = SECTIONS[section].model_fields[key]
+        if field.annotation in {int, float}:
+            assert about(field)["unit"], f"[{section}] {key}"
+
+
+@pytest.mark.parametrize("name", [TOML_NAME, ".env", f"{ENV_PREFIX}HOME", "--home", "DATABASE_URL"])
+def test_where_settings_come_from_is_documented(name: str) -> None:
+    _, _, rest = text_of("docs/configuration.md").partition("\n## Where settings come from\n")
+    part, _, _ = rest.partition("\n## ")
+    assert f"`{name}`" in part
 
 
 @pytest.mark.parametrize("rule", [*ROW_RULES, *FILE_RULES])
@@ -173,7 +203,7 @@ def test_shell_in_the_documentation_parses(code: str) -> None:
 def test_settings_in_the_documentation_are_accepted(code: str, tmp_path: Path) -> None:
     tomllib.loads(code)
     (tmp_path / "sofia-air.toml").write_text(code, encoding="utf-8")
-    load_settings(tmp_path)
+    assert not load_settings(tmp_path).renamed
 
 
 def test_the_sample_configuration_shows_the_defaults(tmp_path: Path) -> None:
@@ -185,13 +215,12 @@ def test_the_sample_configuration_shows_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "sofia-air.toml").write_text(shown, encoding="utf-8")
     told = load_settings(tmp_path)
 
-    only_examples = {name for name, value in defaults if value is None} | {"contract"}
-    ours, theirs = (
-        told.model_dump(exclude=only_examples),
-        defaults.model_dump(exclude=only_examples),
-    )
-    assert ours == theirs
-    assert all(value is not None for _, value in told)
+    for section in SECTIONS:
+        for key, value in getattr(told, section):
+            default = getattr(getattr(defaults, section), key)
+            assert value is not None, f"[{section}] {key}"
+            if default is not None and section != "contract":
+                assert value == default, f"[{section}] {key}"
 
 
 def test_the_unit_file_names_what_the_documentation_does() -> None:

@@ -22,7 +22,7 @@ from pipeline.errors import ConfigurationError, MailRefused
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from pipeline.config import Settings
+    from pipeline.config import SmtpSettings
 
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _SECONDS = 30.0
@@ -51,49 +51,46 @@ class Post:
     recipients: tuple[str, ...]
 
 
-def post(settings: Settings) -> Post:
+def post(smtp: SmtpSettings) -> Post:
     """Return where mail goes, from the settings.
 
     Raises:
         ConfigurationError: something is missing, or makes no sense. Names the setting.
     """
-    for name in ("smtp_host", "mail_from", "mail_to"):
-        if not getattr(settings, name):
-            message = f"{name}: is not set, and --email needs it"
+    for name in ("host", "sender", "recipients"):
+        if not getattr(smtp, name):
+            message = f"[smtp] {name}: is not set, and --email needs it"
             raise ConfigurationError(message)
-    host = settings.smtp_host or ""
-    if settings.smtp_security == "none" and not _here(host):
+    host = smtp.host or ""
+    if smtp.security == "none" and not _here(host):
         message = (
-            f"smtp_security: none sends mail, and passwords, readable for everybody; {host} is "
+            f"[smtp] security: none sends mail, and passwords, readable for everybody; {host} is "
             "another machine, so use starttls or tls"
         )
         raise ConfigurationError(message)
-    password = settings.smtp_password.get_secret_value() if settings.smtp_password else None
-    for name, given, other in (
-        ("smtp_password", password, settings.smtp_user),
-        ("smtp_user", settings.smtp_user, password),
-    ):
+    password = smtp.password.get_secret_value() if smtp.password else None
+    for name, given, other in (("password", password, smtp.user), ("user", smtp.user, password)):
         if given and not given.isascii():
-            message = f"{name}: has letters beyond ASCII, which a login cannot carry"
+            message = f"[smtp] {name}: has letters beyond ASCII, which a login cannot carry"
             raise ConfigurationError(message)
         if other and not given:
-            message = f"{name}: is not set, and a login needs it"
+            message = f"[smtp] {name}: is not set, and a login needs it"
             raise ConfigurationError(message)
-    (sender,) = _addresses("mail_from", settings.mail_from or "", most=1)
+    (sender,) = _addresses("sender", smtp.sender or "", most=1)
     return Post(
         host=host,
-        port=settings.smtp_port or _PORTS[settings.smtp_security],
-        security=settings.smtp_security,
-        user=settings.smtp_user,
+        port=smtp.port or _PORTS[smtp.security],
+        security=smtp.security,
+        user=smtp.user,
         password=password,
         sender=sender,
-        recipients=_addresses("mail_to", settings.mail_to or ""),
+        recipients=_addresses("recipients", smtp.recipients or ""),
     )
 
 
 def _addresses(name: str, text: str, most: int | None = None) -> tuple[str, ...]:
     found = tuple(address for _, address in getaddresses([text]))
-    message = f"{name}: must be {'an address' if most else 'addresses'} as air@example.org"
+    message = f"[smtp] {name}: must be {'an address' if most else 'addresses'} as air@example.org"
     if not (found and text.isprintable()) or (most and len(found) > most):
         raise ConfigurationError(message)
     for address in found:
@@ -150,7 +147,7 @@ def send(to: Post, message: EmailMessage) -> None:
                 server.login(to.user, to.password or "")
             refused = server.send_message(message, to.sender, to.recipients)
     except smtplib.SMTPAuthenticationError as error:
-        told = f"{where}: does not accept smtp_user with smtp_password ({error.smtp_code})"
+        told = f"{where}: does not accept [smtp] user with [smtp] password ({error.smtp_code})"
         raise MailRefused(told) from None
     except smtplib.SMTPNotSupportedError:
         wanted = "STARTTLS" if to.security == "starttls" else "a login"
@@ -171,7 +168,7 @@ def send(to: Post, message: EmailMessage) -> None:
     except ssl.SSLError as error:
         told = (
             f"{where}: no encrypted connection ({error.reason or error.strerror}); is "
-            f"smtp_security = {to.security} right for this port?"
+            f"[smtp] security = {to.security} right for this port?"
         )
         raise MailRefused(told) from None
     except smtplib.SMTPException as error:
