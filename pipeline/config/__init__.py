@@ -130,7 +130,7 @@ def _from_flags(root: Path, flags: Mapping[str, object]) -> list[Given]:
 def _complaints(error: ValidationError, origins: Mapping[Key, Given]) -> str:
     complaints = []
     for problem in error.errors(include_input=False, include_url=False):
-        text = problem["msg"].removeprefix("Value error, ")
+        text = problem["msg"].removeprefix("Value error, ").partition(" or instance of ")[0]
         # Which of the values in a list it is, is not worth a word.
         key = [part for part in problem["loc"] if isinstance(part, str)]
         if problem["type"] == "extra_forbidden":

@@ -40,16 +40,18 @@ class Given:
         value: its value.
         written: what it is called where it stands.
         place: tells where that is.
+        within: where in what is written so it stands, if that is JSON of several values.
     """
 
     key: Key
     value: Any = field(repr=False)
     written: str
     place: Callable[[], str]
+    within: Key = ()
 
     def complaint(self, problem: str, below: Iterable[str] = ()) -> str:
         """Return a sentence about it, or about what is below it in its value."""
-        within = ".".join(below)
+        within = ".".join((*self.within, *below))
         return f"{self.written}: {within}{': ' if within else ''}{problem} ({self.place()})"
 
 
@@ -251,11 +253,11 @@ def _flat(
 ) -> Iterator[Given]:
     """Yield the single values within a value, so that each source can add its own."""
     if not isinstance(value, dict) or not value:
-        yield Given(given.key, value, given.written, given.place)
+        yield replace(given, value=value)
         return
     for name, inner in value.items():
-        key = (*given.key, str(name))
-        below = one(key, inner, key) if one else Given(key, inner, given.written, given.place)
+        key, within = (*given.key, str(name)), (*given.within, str(name))
+        below = one(key, inner, key) if one else replace(given, key=key, within=within)
         yield from _flat(below, inner, one)
 
 

@@ -353,6 +353,22 @@ def test_a_setting_with_parts_must_be_json_in_the_environment(
     assert told == "SOFIA_AIR_CONTRACT: must be JSON (environment)"
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ('{"ranges": {"pm10": {"acept": [0, 1]}}}', "ranges.pm10.acept: no such setting"),
+        ('{"ranges": {"pm10": {"accept": [1, 0]}}}', "ranges.pm10.accept: 1 is not below 0"),
+        (f'{{"partial": "{SECRET}"}}', "partial: input should be 'reject' or 'accept'"),
+        (f'["{SECRET}"]', "input should be a valid dictionary"),
+    ],
+)
+def test_what_is_wrong_within_json_is_named(
+    value: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env(monkeypatch, CONTRACT=value)
+    assert refused(tmp_path).startswith(f"SOFIA_AIR_CONTRACT: {words}")
+
+
 def test_an_unknown_flag_is_refused(tmp_path: Path) -> None:
     assert "scan_secs: no such setting" in refused(tmp_path, scan_secs=1)
 
