@@ -51,13 +51,14 @@ from pipeline.contract import (
 from pipeline.contract.explain import conflict
 from pipeline.contract.header import recognise, unreadable_header
 from pipeline.contract.models import NOT_STORED, NOT_STORED_TYPES
+from pipeline.core.parse import split
+from pipeline.core.records import Block, Segment, frame_of
+from pipeline.core.rejected import Rejects
+from pipeline.core.validate import validate
 from pipeline.embedded import EmbeddedPostgres, bin_dir
 from pipeline.errors import FileRefused
-from pipeline.records import Block, Content, Segment, frame_of
-from pipeline.rejects import Rejects
+from pipeline.records import Content
 from pipeline.steps.read import Limits, blocks
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, metadata
 

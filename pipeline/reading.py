@@ -12,9 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.budget import Bounds, Budget, TooManyReasons, refused_files
+from pipeline.ahead import ahead
+from pipeline.budget import Bounds, Budget, refused_files
 from pipeline.config import Settings
 from pipeline.contract import Contract
+from pipeline.core.checks import TooManyReasons
+from pipeline.core.process import Judged, judge
+from pipeline.core.records import Block, Segment
+from pipeline.core.rejected import future_files
 from pipeline.errors import (
     ClockDoubted,
     DiskTrouble,
@@ -23,9 +28,7 @@ from pipeline.errors import (
     Stopped,
     Transient,
 )
-from pipeline.judge import Judged, ahead, judge
-from pipeline.records import Block, Content, Segment
-from pipeline.rejects import future_files
+from pipeline.records import Content
 from pipeline.steps import read
 from pipeline.transaction import Batch, Busy
 

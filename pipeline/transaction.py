@@ -24,14 +24,15 @@ from pipeline.budget import Bounds, Costs
 from pipeline.clock import Present
 from pipeline.contract import MAX_ID, Contract
 from pipeline.contract.explain import conflict
+from pipeline.core import aggregate
+from pipeline.core.aggregate import Summary, day_reached
+from pipeline.core.normalise import settle
+from pipeline.core.process import Group, Judged
+from pipeline.core.records import Block, Columns, Ints, Rejected
+from pipeline.core.rejected import Rejects, joined
 from pipeline.errors import FileRefused, Transient, forget_frames
-from pipeline.judge import Group, Judged
-from pipeline.records import Block, Columns, Content, Ints, Rejected
-from pipeline.rejects import Rejects, joined
-from pipeline.steps import aggregate
+from pipeline.records import Content
 from pipeline.steps import quarantine as quarantining
-from pipeline.steps.aggregate import Summary, day_reached
-from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow, Known
 from pipeline.store.load import Landed, Load, Store, Stored
 from pipeline.store.parts import Copy

@@ -9,8 +9,8 @@ import pandas as pd
 from pipeline.budget.bounds import Bounds
 from pipeline.budget.named import Named
 from pipeline.budget.rejected import Tally, rejected_of
+from pipeline.core.rejected import Rejects
 from pipeline.errors import FileRefused
-from pipeline.rejects import Rejects
 
 
 class Costs:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.core.groups import run_starts
+from pipeline.core.records import Ints
 from pipeline.errors import FileRefused
-from pipeline.records import Ints
-from pipeline.runs import run_starts
 
 Hashes = npt.NDArray[np.uint64]
 

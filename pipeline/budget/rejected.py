@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from pipeline.budget.bounds import ALWAYS_ALLOWED, Bounds
 from pipeline.contract import Reason
+from pipeline.core.rejected import Rejects
 from pipeline.errors import FileRefused
-from pipeline.rejects import Rejects
 
 # A share says little of a few rows: below so many a file is never refused on its account.
 FEWEST_ROWS = 10_000

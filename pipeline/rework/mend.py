@@ -12,8 +12,8 @@ from pipeline import logs
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract
+from pipeline.core.process import judge
 from pipeline.errors import FileRefused, Transient
-from pipeline.judge import judge
 from pipeline.rework import sources
 from pipeline.rework.patience import patiently
 from pipeline.store.load import Store

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline import __version__
-from pipeline.budget import Bounds, Costs, nothing
+from pipeline.budget import Bounds, Costs
 from pipeline.clock import Clock, Present
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.rules import RETRIED_RULES
+from pipeline.core.checks import nothing
 from pipeline.drop import drop
 from pipeline.durable import sync_folder
 from pipeline.errors import FileChanged, FileRefused

@@ -27,10 +27,13 @@ from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
 from pipeline.contract.explain import conflict
+from pipeline.core import aggregate
+from pipeline.core.aggregate import Summary
+from pipeline.core.normalise import settle
+from pipeline.core.process import Group, Judged, judge
+from pipeline.core.records import Bools, Ints, Rejected
+from pipeline.core.rejected import Rejects, joined
 from pipeline.errors import FileRefused
-from pipeline.judge import Group, Judged, judge
-from pipeline.records import Bools, Ints, Rejected
-from pipeline.rejects import Rejects, joined
 from pipeline.rework import sheets, sources
 from pipeline.rework.changes import Changes, Edits
 from pipeline.rework.edits import edits
@@ -38,9 +41,6 @@ from pipeline.rework.headers import Headers, as_blocks, text_of_lines
 from pipeline.rework.outcomes import DUPLICATE, LOADED, Became, Judgement, Outcomes, Verdict
 from pipeline.rework.patience import patiently
 from pipeline.rework.sheet import Problem, Sheet, Unreadable, decode
-from pipeline.steps import aggregate
-from pipeline.steps.aggregate import Summary
-from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow
 from pipeline.store.load import Landed, Load, Store, Stored
 from pipeline.store.rejected import RejectedRows

@@ -18,9 +18,9 @@ from pipeline import logs
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract
+from pipeline.core.process import judge
+from pipeline.core.records import Ints
 from pipeline.errors import FileRefused, Terminal, Transient
-from pipeline.judge import judge
-from pipeline.records import Ints
 from pipeline.rework import sheets, sources
 from pipeline.rework.patience import patiently
 from pipeline.rework.sheet import Problem

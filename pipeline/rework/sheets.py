@@ -23,10 +23,10 @@ import pyarrow as pa
 from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
 from pipeline.contract.header import MAX_COLUMNS, Header
+from pipeline.core.rejected import Rejects
 from pipeline.errors import ConfigurationError, DiskTrouble, FileRefused
 from pipeline.permissions import FILE_MODE, create, make_folder
 from pipeline.records import Content
-from pipeline.rejects import Rejects
 from pipeline.rework import sources
 from pipeline.rework.changes import Changes
 from pipeline.rework.edits import edits

@@ -28,11 +28,12 @@ import pyarrow.compute as pc
 from pipeline import spreadsheet
 from pipeline.contract.header import Header
 from pipeline.contract.rules import Reason
+from pipeline.core.records import Bools, Ints
+from pipeline.core.rejected import Rejects
 from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileRefused
 from pipeline.permissions import create, make_folder
-from pipeline.records import Bools, Content, Ints
-from pipeline.rejects import Rejects
+from pipeline.records import Content
 
 LEADING = ("line_no", "reasons")
 _HASH_DIGITS = 12

@@ -28,10 +28,11 @@ from pipeline.budget import ALWAYS_ALLOWED
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.header import MAX_HEADER_BYTES, recognise
+from pipeline.core.records import Block, Ints
+from pipeline.core.sections import Sections
 from pipeline.errors import DiskTrouble, FileChanged, FileRefused
 from pipeline.inflate import decoded
-from pipeline.records import Block, Content, Ints
-from pipeline.sections import Sections
+from pipeline.records import Content
 from pipeline.unstored import first_type, refuse
 
 _UTF8_BOM = b"\xef\xbb\xbf"

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.core.groups import run_sizes, run_starts
+from pipeline.core.records import Ints, Readings
 from pipeline.errors import Outdated
-from pipeline.records import Ints, Readings
-from pipeline.runs import run_sizes, run_starts
 from pipeline.store.copy import Cursor
 from pipeline.store.sql import statement
 

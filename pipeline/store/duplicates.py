@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from pipeline.records import Ints
-from pipeline.runs import run_starts
+from pipeline.core.groups import run_starts
+from pipeline.core.records import Ints
 from pipeline.store.copy import Cursor, copy_in
 
 _MANY = 100_000

@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.contract.header import Header
-from pipeline.records import Bools, Ints
-from pipeline.rejects import Rejects
+from pipeline.core.records import Bools, Ints
+from pipeline.core.rejected import Rejects
 from pipeline.store.copy import Cursor
 
 # Of a transaction: a damaged file may have another text there in each of a million rows.

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.records import Bools, Ints, Readings
-from pipeline.runs import run_sizes, run_starts
+from pipeline.core.groups import run_sizes, run_starts
+from pipeline.core.records import Bools, Ints, Readings
 
 _SENSORS = 500_000
 _NEVER = np.iinfo(np.int64).min

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from pipeline.contract.indices import COMPLETE_HOUR
 from pipeline.contract.quantities import QUANTITIES, SORTED_NAMES
-from pipeline.records import Columns, Ints
-from pipeline.runs import join_runs, run_sizes, run_starts
+from pipeline.core.groups import join_runs, run_sizes, run_starts
+from pipeline.core.records import Columns, Ints
 from pipeline.store.copy import Cursor, copy_in, savepoint
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, cells
@@ -30,7 +30,7 @@ def merge(cursor: Cursor, statistics: Columns) -> None:
 
     Args:
         cursor: of the transaction that loads the readings.
-        statistics: `hourly` of a `steps.aggregate.Summary`, sorted.
+        statistics: `hourly` of a `core.aggregate.Summary`, sorted.
     """
     _hours(cursor, statistics)
     _days(cursor, statistics)

@@ -152,10 +152,10 @@ def _become(request: dict[str, Any]) -> NoReturn:
 def _warm_up() -> None:
     """Take a few rows through the steps: the first time, much more is imported."""
     from pipeline.contract import Contract
+    from pipeline.core.normalise import normalise
+    from pipeline.core.parse import split
+    from pipeline.core.validate import validate
     from pipeline.steps import read
-    from pipeline.steps.normalise import normalise
-    from pipeline.steps.split import split
-    from pipeline.steps.validate import validate
 
     contract = Contract.with_overrides({}, {})
     with tempfile.TemporaryDirectory() as folder:

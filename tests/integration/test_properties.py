@@ -26,12 +26,13 @@ from hypothesis import strategies as st
 from pipeline.config import load_settings
 from pipeline.contract import MAX_ID, Contract, Model
 from pipeline.contract.header import Header, recognise
+from pipeline.core.normalise import normalise, settle
+from pipeline.core.parse import split
+from pipeline.core.records import Block, Rejected
+from pipeline.core.validate import validate
 from pipeline.errors import FileRefused
-from pipeline.records import Block, Content, Rejected
+from pipeline.records import Content
 from pipeline.steps import read
-from pipeline.steps.normalise import normalise, settle
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
 from tests.integration.conftest import (
     ARCHIVE_BME,
     ARCHIVE_DS18B20,

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import reading
-from pipeline.judge import Judged
-from pipeline.records import Block, Readings
+from pipeline.core.process import Judged
+from pipeline.core.records import Block, Readings
 from pipeline.store import load as loading
 from pipeline.store import parts as preparing
 from pipeline.store.copy import Cursor, copy_in

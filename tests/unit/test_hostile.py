@@ -17,19 +17,20 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pipeline.budget import Bounds, Budget, Costs, TooManyReasons, watched
+from pipeline.budget import Bounds, Budget, Costs
 from pipeline.contract import Contract
 from pipeline.contract.header import MAX_COLUMNS, MAX_HEADER_BYTES, MAX_NAME, recognise
+from pipeline.core.checks import TooManyReasons, watched
+from pipeline.core.parse import split
+from pipeline.core.process import judge
+from pipeline.core.records import Block, Segment
+from pipeline.core.rejected import Rejects
+from pipeline.core.validate import validate
 from pipeline.errors import FileRefused
 from pipeline.inflate import decoded
-from pipeline.judge import judge
 from pipeline.reading import cut
-from pipeline.records import Block, Segment
-from pipeline.rejects import Rejects
 from pipeline.rework.sheet import Sheet, Unreadable, decode
 from pipeline.steps import read
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
 from tests.fuzz.hostile import Hostile, files
 from tests.fuzz.target import take
 

@@ -12,12 +12,13 @@ import pytest
 
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
+from pipeline.core.malformed import odd_numbers
+from pipeline.core.parse import _lines_with
+from pipeline.core.records import Block, Segment
 from pipeline.errors import FileChanged, FileRefused, forget_frames
-from pipeline.odd import odd_numbers
-from pipeline.records import Block, Content, Segment
+from pipeline.records import Content
 from pipeline.singling import Singling
 from pipeline.steps.read import _of_few_lines, merged
-from pipeline.steps.split import _lines_with
 from pipeline.transaction import Batch
 
 CONTRACT = Contract.default()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
-from pipeline.judge import Judged, judge
-from pipeline.records import Block, Segment
+from pipeline.core.process import Judged, judge
+from pipeline.core.records import Block, Segment
 from pipeline.steps import read
 
 CONTRACT = Contract.default()

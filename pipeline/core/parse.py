@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
-from pipeline.budget import nothing, watched
 from pipeline.contract import KEY_COLUMNS, Reason
 from pipeline.contract.header import Header, header_again
-from pipeline.records import Block, Bools, Ints, Rejected, Rows
+from pipeline.core.checks import nothing, watched
+from pipeline.core.records import Block, Bools, Ints, Rejected, Rows
 
 _BOM = b"\xef\xbb\xbf"
 _QUOTED = re.compile(rb'"[^"]*"')

@@ -27,8 +27,8 @@ from pipeline.contract.header import (
     section_header,
     unreadable_header,
 )
+from pipeline.core.records import Block, Bools, Ints, Segment
 from pipeline.errors import FileRefused
-from pipeline.records import Block, Bools, Ints, Segment
 
 _BOM = "\ufeff"
 _KEY = "sensor_id"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.records import Columns, Ints
+from pipeline.core.records import Columns, Ints
 
 
 def run_starts(*keys: npt.NDArray[Any]) -> Ints:
@@ -30,7 +30,7 @@ def join_runs(statistics: Columns, starts: Ints) -> Columns:
     """Join statistics of disjoint readings: one row for each run.
 
     Args:
-        statistics: `n`, `min`, `max`, `mean` and `m2` of each, as `steps.aggregate` has them.
+        statistics: `n`, `min`, `max`, `mean` and `m2` of each, as `core.aggregate` has them.
         starts: where each run starts.
     """
     n, mean = statistics["n"], statistics["mean"]

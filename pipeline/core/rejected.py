@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.contract import Reason
 from pipeline.contract.rules import as_json
-from pipeline.records import Ints, Rejected, Rows
+from pipeline.core.records import Ints, Rejected, Rows
 
 
 @dataclass(frozen=True)

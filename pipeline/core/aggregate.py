@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.contract.quantities import SORTED_NAMES
-from pipeline.records import Columns, Floats, Ints, Readings, Span
-from pipeline.runs import join_runs, run_sizes, run_starts
+from pipeline.core.groups import join_runs, run_sizes, run_starts
+from pipeline.core.records import Columns, Floats, Ints, Readings, Span
 
 HOUR = 3_600_000_000  # µs
 BY_FILE = ("file", "sensor_id", "quantity")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pipeline.contract import Contract, Reason
 from pipeline.contract.header import recognise
 from pipeline.contract.rules import as_json
-from pipeline.records import Rejected, Rows
-from pipeline.rejects import Rejects, joined
+from pipeline.core.records import Rejected, Rows
+from pipeline.core.rejected import Rejects, joined
 
 HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", Contract.default())
 REASONS = [Reason("type", f"no {number}", value=str(number)) for number in range(4)]

@@ -10,10 +10,10 @@ from itertools import chain
 
 import pytest
 
+from pipeline.ahead import ahead
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
-from pipeline.judge import ahead
-from pipeline.records import Block, Segment
+from pipeline.core.records import Block, Segment
 
 HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", Contract.default())
 _LONG = 120.0  # nothing here waits so long unless it hangs

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.contract import PARTIAL, PLACE_UNKNOWN, Contract, Reason, flag_bits
 from pipeline.contract.explain import conflict
-from pipeline.records import Bools, Ints, Readings, Rejected, Repeats, Rows, Valid, frame_of
+from pipeline.core.records import Bools, Ints, Readings, Rejected, Repeats, Rows, Valid, frame_of
 
 
 def normalise(valid: Valid, rows: Rows, contract: Contract) -> tuple[Readings, Repeats]:

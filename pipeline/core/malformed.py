@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.records import Bools, Ints
+from pipeline.core.records import Bools, Ints
 
 Bytes = npt.NDArray[np.uint8]
 

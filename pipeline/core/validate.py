@@ -17,16 +17,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.budget import TooManyReasons, nothing, watched
 from pipeline.contract import MAX_ID, Contract, Model, Reason
 from pipeline.contract.explain import Explainer, shortened
 from pipeline.contract.header import header_again
 from pipeline.contract.models import NOT_STORED_TYPES
 from pipeline.contract.schemas import EMPTY_ID, UNREADABLE_ID, failing_cells, reading_schema
 from pipeline.contract.timestamps import END_OF_DAY, PATTERN
-from pipeline.odd import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
-from pipeline.records import Bools, Floats, Ints, Rows, Times, Valid, frame_of
-from pipeline.rejects import Rejects
+from pipeline.core.checks import TooManyReasons, nothing, watched
+from pipeline.core.malformed import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
+from pipeline.core.records import Bools, Floats, Ints, Rows, Times, Valid, frame_of
+from pipeline.core.rejected import Rejects
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _WHOLE = r"^[+-]?0*\d{1,18}(\.0*)?$"  # pandas writes whole numbers so beside empty cells

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.odd import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
-from pipeline.records import Bools
+from pipeline.core.malformed import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
+from pipeline.core.records import Bools
 
 Odd = Callable[[pa.Array], Bools]
 

@@ -1,0 +1,1 @@
+"""Core: what becomes of text, worked out in memory alone."""
