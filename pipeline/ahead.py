@@ -40,7 +40,7 @@ def ahead(
     with (
         closing(blocks),
         ThreadPoolExecutor(1, "read") as reading,
-        ThreadPoolExecutor(workers, "judge") as working,
+        ThreadPoolExecutor(workers, "process") as working,
     ):
 
         def begin() -> Future[T | None]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.contract import PARTIAL, PLACE_UNKNOWN, Contract, Reason, flag_bits
 from pipeline.contract.explain import conflict
-from pipeline.core.records import Bools, Ints, Readings, Rejected, Repeats, Rows, Valid, frame_of
+from pipeline.core.records import Bools, Ints, Readings, RejectedRow, Repeats, Rows, Valid, frame_of
 
 
 def normalise(valid: Valid, rows: Rows, contract: Contract) -> tuple[Readings, Repeats]:
@@ -52,7 +52,7 @@ def settle(
     rows: Rows,
     names: Sequence[str],
     beaten: Mapping[int, tuple[Mapping[str, float], str]],
-) -> tuple[dict[int, int], list[Rejected]]:
+) -> tuple[dict[int, int], list[RejectedRow]]:
     """Tell rows that repeat an earlier one from those that contradict it.
 
     Args:
@@ -95,7 +95,7 @@ def settle(
                 for values in (ours[i], theirs[i])
             )
             told[key] = (conflict(mine, stays, where),)
-        conflicts.append(Rejected(file, int(rows.line_no[row]), rows.line(row), told[key]))
+        conflicts.append(RejectedRow(file, int(rows.line_no[row]), rows.line(row), told[key]))
     return _count(files[same]), conflicts
 
 

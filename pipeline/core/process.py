@@ -17,9 +17,9 @@ from pipeline.contract.header import Header
 from pipeline.core.aggregate import Summary, summarise
 from pipeline.core.checks import nothing
 from pipeline.core.normalise import normalise
-from pipeline.core.parse import split
+from pipeline.core.parse import parse
 from pipeline.core.records import Block, Readings, Repeats, Rows, Segment
-from pipeline.core.rejected import Rejects, joined
+from pipeline.core.rejected import Rejected, joined
 from pipeline.core.validate import validate
 
 memory.choose_allocators()
@@ -45,7 +45,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Processed:
     """A block that was judged.
 
     Attributes:
@@ -62,17 +62,17 @@ class Judged:
     segments: tuple[Segment, ...]
     rows: Rows
     groups: tuple[Group, ...]
-    rejected: Rejects
+    rejected: Rejected
     text_bytes: int
 
 
-def judge(
+def process(
     block: Block,
     contract: Contract,
     now: datetime,
     check: Callable[[], None] = nothing,
     most_reasons: int | None = None,
-) -> Judged:
+) -> Processed:
     """Split, validate, normalise and summarise a block.
 
     Args:
@@ -86,7 +86,7 @@ def judge(
         TooManyReasons: there are more.
     """
     with metrics.stage("split"):
-        rows = split(block, check)
+        rows = parse(block, check)
     with metrics.stage("validate"):
         valid, rejected = validate(rows, contract, now, check, most_reasons)
     groups = []
@@ -96,9 +96,9 @@ def judge(
             readings, repeats = normalise(group, rows, contract)
         with metrics.stage("aggregate"):
             groups.append(Group(readings, repeats, summarise(readings)))
-    every = joined([rejected, Rejects.of(rows.rejected)])
+    every = joined([rejected, Rejected.of(rows.rejected)])
     # The text is all that is asked for from here on, and that only of rows that may still turn out
     # to contradict others; the rest would only take up room.
     text = rows.text if any(len(group.readings.frame) for group in groups) else b""
     lines = replace(rows, table=rows.table.schema.empty_table(), rejected=[], text=text)
-    return Judged(block.header, block.segments, lines, tuple(groups), every, len(block.text))
+    return Processed(block.header, block.segments, lines, tuple(groups), every, len(block.text))

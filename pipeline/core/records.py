@@ -68,7 +68,7 @@ class Block:
     segments: tuple[Segment, ...]
 
 
-class Rejected(NamedTuple):
+class RejectedRow(NamedTuple):
     """A row that goes to quarantine.
 
     Attributes:
@@ -104,7 +104,7 @@ class Rows:
     table: pa.Table
     file: Ints
     line_no: Ints
-    rejected: list[Rejected]
+    rejected: list[RejectedRow]
     read: dict[int, int]
     text: bytes
     starts: Ints

@@ -30,9 +30,9 @@ from pipeline.contract.explain import conflict
 from pipeline.core import aggregate
 from pipeline.core.aggregate import Summary
 from pipeline.core.normalise import settle
-from pipeline.core.process import Group, Judged, judge
-from pipeline.core.records import Bools, Ints, Rejected
-from pipeline.core.rejected import Rejects, joined
+from pipeline.core.process import Group, Processed, process
+from pipeline.core.records import Bools, Ints, RejectedRow
+from pipeline.core.rejected import Rejected, joined
 from pipeline.errors import FileRefused
 from pipeline.rework import sheets, sources
 from pipeline.rework.changes import Changes, Edits
@@ -334,9 +334,9 @@ class _Attempt:
     ) -> tuple[npt.NDArray[np.int8], dict[int, tuple[Reason, ...]]]:
         """Load what passes; return what became of each row, and position → why it fails."""
         became = np.zeros(len(lines), np.int8)
-        rejected: list[Rejects] = []
+        rejected: list[Rejected] = []
         for block in as_blocks(self._headers, lines, texts):
-            judged = judge(block, self._replay._contract, self._now)
+            judged = process(block, self._replay._contract, self._now)
             rejected += [judged.rejected, *self._loaded(load, judged, lines, became)]
         every = joined(rejected)
         at = np.searchsorted(lines, every.line_no)
@@ -348,8 +348,8 @@ class _Attempt:
         }
 
     def _loaded(
-        self, load: Load, judged: Judged, lines: Ints, became: npt.NDArray[np.int8]
-    ) -> list[Rejects]:
+        self, load: Load, judged: Processed, lines: Ints, became: npt.NDArray[np.int8]
+    ) -> list[Rejected]:
         """Load what passes of a block; note what became of it, and return the conflicts."""
         number = judged.rows.line_no
         rejected = []
@@ -367,16 +367,16 @@ class _Attempt:
                 (landed.readings.frame, LOADED),
             ):
                 became[np.searchsorted(lines, number[frame["row"].to_numpy()])] = code
-            rejected.append(Rejects.of(self._conflicts(judged, group, landed)))
+            rejected.append(Rejected.of(self._conflicts(judged, group, landed)))
         return rejected
 
-    def _conflicts(self, judged: Judged, group: Group, landed: Landed) -> list[Rejected]:
+    def _conflicts(self, judged: Processed, group: Group, landed: Landed) -> list[RejectedRow]:
         """Return the rows that contradict what is stored, or an earlier one of them."""
         rows = judged.rows
         beaten = {stored.row: (stored.theirs, _where(stored)) for stored in landed.conflicts}
         _, conflicts = settle(group.readings, group.repeats, rows, [self._entry.name], beaten)
         conflicts += [
-            Rejected(
+            RejectedRow(
                 stored.file,
                 int(rows.line_no[stored.row]),
                 b"",

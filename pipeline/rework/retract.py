@@ -18,7 +18,7 @@ from pipeline import logs
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract
-from pipeline.core.process import judge
+from pipeline.core.process import process
 from pipeline.core.records import Ints
 from pipeline.errors import FileRefused, Terminal, Transient
 from pipeline.rework import sheets, sources
@@ -186,7 +186,7 @@ def _bring_back(
     sensors: set[int] = set()
     try:
         for block in text:
-            judged = judge(block, contract, now)
+            judged = process(block, contract, now)
             for group in judged.groups:
                 every = pd.concat([group.readings.frame, group.repeats.frame]).sort_values("row")
                 lines = judged.rows.line_no[every["row"].to_numpy()]

@@ -29,7 +29,7 @@ from pipeline import spreadsheet
 from pipeline.contract.header import Header
 from pipeline.contract.rules import Reason
 from pipeline.core.records import Bools, Ints
-from pipeline.core.rejected import Rejects
+from pipeline.core.rejected import Rejected
 from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileRefused
 from pipeline.permissions import create, make_folder
@@ -70,7 +70,7 @@ class Quarantine:
     def add(
         self,
         header: Header,
-        rejected: Rejects,
+        rejected: Rejected,
         repaired: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         """Write rejected rows of files with this header.

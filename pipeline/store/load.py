@@ -31,7 +31,7 @@ from pipeline import logs
 from pipeline.contract.header import Header
 from pipeline.contract.quantities import SORTED_NAMES
 from pipeline.core.records import Bools, Columns, Ints, Readings, Repeats
-from pipeline.core.rejected import Rejects
+from pipeline.core.rejected import Rejected
 from pipeline.errors import DatabaseTrouble, Outdated
 from pipeline.store import clock, ledger, rollup
 from pipeline.store.background import Background
@@ -436,7 +436,7 @@ class Load:
         """Merge the hours of a `core.aggregate.Summary` into the rollup."""
         rollup.merge(self._cursor, statistics)
 
-    def quarantined(self, header: Header, rejected: Rejects, file_ids: Ints) -> None:
+    def quarantined(self, header: Header, rejected: Rejected, file_ids: Ints) -> None:
         """Write rejected rows, with their verbatim lines and reasons.
 
         Args:

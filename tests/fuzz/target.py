@@ -13,7 +13,7 @@ from pipeline.budget import Bounds, Budget, Tally, rejected_of
 from pipeline.contract import FILE_RULES, ROW_RULES, Contract
 from pipeline.contract.header import recognise, section_header
 from pipeline.core.normalise import settle
-from pipeline.core.process import Judged, judge
+from pipeline.core.process import Processed, process
 from pipeline.errors import FileRefused
 from pipeline.steps import read
 from pipeline.steps.quarantine import base_name, display_name, fields, refused_name, written
@@ -127,13 +127,13 @@ def _take(path: Path, taken: Taken, hold: int) -> None:
         if block.header.fault is None:
             assert recognise(block.header.line, CONTRACT) == block.header
         with budget.at_work():
-            judged = judge(block, CONTRACT, NOW, budget.check)
+            judged = process(block, CONTRACT, NOW, budget.check)
         _check_block(judged, taken)
         for _, own in rejected_of(judged.rejected, [0]):
             tally.add(judged.rows.read.get(0, 0), own)
 
 
-def _check_block(judged: Judged, taken: Taken) -> None:
+def _check_block(judged: Processed, taken: Taken) -> None:
     """Check the books of a block, and that what is told of its rows can be written out."""
     loaded = repeated = 0
     for group in judged.groups:

@@ -293,7 +293,9 @@ def test_no_more_is_held_while_the_database_is_slow(
 ) -> None:
     judged, stored, most, largest = 0, 0, 0, 0
 
-    def judge(block: Block, contract: Contract, now: datetime, *bounds: Any) -> processing.Judged:
+    def process(
+        block: Block, contract: Contract, now: datetime, *bounds: Any
+    ) -> processing.Processed:
         nonlocal judged, most, largest
         found = real(block, contract, now, *bounds)
         rows = sum(found.rows.read.values())
@@ -310,8 +312,8 @@ def test_no_more_is_held_while_the_database_is_slow(
             cursor.execute("SELECT pg_sleep(0.1)")  # time for whoever would read on
             stored += len(columns["ts"])
 
-    real = processing.judge
-    monkeypatch.setattr("pipeline.reading.judge", judge)
+    real = processing.process
+    monkeypatch.setattr("pipeline.reading.process", process)
     monkeypatch.setattr(loading, "copy_in", slow)
     assert streamed.load(many(days=20)).state == "loaded"
     # At most two each: being copied, made ready for that, and waiting.

@@ -332,7 +332,7 @@ def test_only_the_file_that_costs_too_much_is_refused(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small files share a block: when that takes too long, each has to answer for itself."""
-    real = processing.judge
+    real = processing.process
 
     def slow(block: Any, *given: Any) -> Any:
         if b"slow" in block.text:
@@ -341,7 +341,7 @@ def test_only_the_file_that_costs_too_much_is_refused(
                 given[2]()
         return real(block, *given)
 
-    monkeypatch.setattr(reading, "judge", slow)
+    monkeypatch.setattr(reading, "process", slow)
     monkeypatch.setattr(
         site.flow, "settings", site.settings.model_copy(update={"file_seconds": 0.2})
     )

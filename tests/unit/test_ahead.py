@@ -181,7 +181,7 @@ def test_closing_does_not_read_what_nobody_asked_for_yet() -> None:
     results = ahead(slow(), number, 4, 1)
     assert next(results) == [0]
     assert reading.wait(_LONG)
-    judges = [each for each in threading.enumerate() if each.name.startswith("judge")]
+    judges = [each for each in threading.enumerate() if each.name.startswith("process")]
     closing = threading.Thread(target=results.close)
     closing.start()
     # All end that wait for later blocks, while the second is still being read.

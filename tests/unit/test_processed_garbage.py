@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
-from pipeline.core.process import Judged, judge
+from pipeline.core.process import Processed, process
 from pipeline.core.records import Block, Segment
 from pipeline.steps import read
 
@@ -15,9 +15,9 @@ CONTRACT = Contract.default()
 HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", CONTRACT)
 
 
-def judged(*lines: bytes) -> Judged:
+def judged(*lines: bytes) -> Processed:
     text = b"".join(line + b"\n" for line in lines)
-    return judge(Block(HEADER, text, (Segment(0, 2, len(lines)),)), CONTRACT, datetime.now(UTC))
+    return process(Block(HEADER, text, (Segment(0, 2, len(lines)),)), CONTRACT, datetime.now(UTC))
 
 
 def test_lines_of_the_same_width_share_their_reason() -> None:
