@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline import metrics
 from pipeline.ahead import ahead
 from pipeline.budget import Bounds, Budget, refused_files
 from pipeline.config import Settings
@@ -126,8 +127,8 @@ class Reading:
     def _refused(self, batch: Batch, processed: Processed) -> dict[int, FileRefused]:
         """Return which files leave more in quarantine than they may, by their first block alone."""
         sizes = {segment.file: batch.files[segment.file].size for segment in processed.segments}
-        read_, text = processed.rows.read, processed.text_bytes
-        return refused_files(self._bounds, sizes, read_, processed.rejected, text)
+        read_, text = processed.read, processed.text_bytes
+        return refused_files(self._bounds, sizes, read_, processed.rejected_rows, text)
 
     def processed(
         self, batch: Batch, members: Sequence[int], busy: Busy
@@ -194,7 +195,15 @@ class Reading:
     def _process(self, batch: Batch, block: Block, budget: Budget) -> Processed:
         with budget.at_work():
             now = batch.present.now
-            return process(block, self.contract, now, self._check(budget), _MOST_REASONS)
+            return process(
+                block,
+                self.contract,
+                now,
+                self._check(budget),
+                _MOST_REASONS,
+                summaries=True,
+                stage=metrics.stage,
+            )
 
     def _check(self, budget: Budget) -> Callable[[], None]:
         def check() -> None:
@@ -289,7 +298,7 @@ def cut(block: Block, pieces: int) -> Iterator[Block]:
 
 def _hold(batch: Batch, files: tuple[int, ...], processed: Processed) -> None:
     """Hold what was processed, unless too much is held: it is done again when its turn comes."""
-    rejected = processed.rejected
+    rejected = processed.rejected_rows
     weight = _REASON_BYTES * sum(map(len, rejected.told)) + _ROW_BYTES * len(rejected)
     if batch.weighed + weight > _MOST_HELD:
         batch.heavy = True
@@ -311,7 +320,7 @@ def _hold_undecided(batch: Batch, processed: Processed) -> None:
     """
     if batch.present.certain:
         return
-    undecided = future_files(processed.rejected, batch.present.now)
+    undecided = future_files(processed.rejected_rows, batch.present.now)
     for position in undecided:
         batch.left[position] = ClockDoubted(
             f"{batch.rows[position].name}: has rows later than {batch.present.now:%Y-%m-%d %H:%M} "

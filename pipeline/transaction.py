@@ -223,9 +223,9 @@ class Transaction:
             duplicates += [repeated, became.duplicates]
             conflicts += contradicting
             load.repeated(group.repeats, self._ids)
-        rejected = joined([block.rejected, Rejected.of(conflicts)])
+        rejected = joined([block.rejected_rows, Rejected.of(conflicts)])
         # Before they are written anywhere.
-        self._costs.rejected(block.rows.read, rejected, block.text_bytes)
+        self._costs.rejected(block.read, rejected, block.text_bytes)
         with metrics.stage("load"):
             load.quarantined(block.header, rejected, self._ids)
         return _Done(block, landed, duplicates, rejected)
@@ -235,7 +235,7 @@ class Transaction:
         for each in done:
             block = each.block
             self._note_header(block)
-            self._count(block.rows.read, each.duplicates)
+            self._count(block.read, each.duplicates)
             for group, landed in zip(block.groups, each.landed, strict=True):
                 self._note_summary(load, group.summary_of(landed.readings))
             self._count_rejected(each.rejected)
@@ -276,7 +276,7 @@ class Transaction:
         self, block: Processed, group: Group, landed: Landed
     ) -> tuple[dict[int, int], list[RejectedRow]]:
         """Return how many rows of each file repeat others, and the rows that contradict others."""
-        rows = block.rows
+        rows = block.lines
         beaten = {stored.row: self._in_database(stored) for stored in landed.conflicts}
         duplicates, conflicts = settle(group.readings, group.repeats, rows, self._names, beaten)
         conflicts += [

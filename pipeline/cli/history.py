@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from pipeline import logs
+from pipeline import logs, memory
 from pipeline.cli import tables
 from pipeline.cli.session import database, print_json, require_home
 from pipeline.cli.terminal import Console, escape
@@ -38,6 +38,7 @@ def retract(home: Path | None, key: str, *, yes: bool, note: str | None, as_json
     require_home(settings)
     logs.configure(settings.log_level, settings.logs, console=False)
     by = targets.whoever()
+    memory.choose_allocators()
     with database(settings) as opened:
         bench = Workbench(opened.engine)
         entry = targets.one(bench, key)

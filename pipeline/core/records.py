@@ -45,12 +45,14 @@ class Segment:
         lines: how many lines.
         opens: whether they are the first lines of the file below another header than the one
             before it.
+        source: what the file is known by, wherever it is: the SHA-256 of its bytes, for example.
     """
 
     file: int
     first_line: int
     lines: int
     opens: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +87,19 @@ class RejectedRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """The rows of a block.
+class Lines:
+    """Where the rows of a block stand.
 
     Attributes:
-        header: what names the columns.
-        table: the columns that matter, as strings; an empty field is null.
         file: each row's file, as its position in the batch.
         line_no: each row's line number in its file.
-        rejected: the lines that could not be split.
-        read: file → how many rows it had here, rejected ones included.
         text: the block's bytes.
         starts: where each row's line starts in `text`.
         ends: where it ends, its line end left out.
     """
 
-    header: Header
-    table: pa.Table
     file: Ints
     line_no: Ints
-    rejected: list[RejectedRow]
-    read: dict[int, int]
     text: bytes
     starts: Ints
     ends: Ints
@@ -113,6 +107,26 @@ class Rows:
     def line(self, row: int) -> bytes:
         """Return the verbatim line of a row."""
         return self.text[self.starts[row] : self.ends[row]]
+
+
+NO_LINES = Lines(*(np.zeros(0, np.int64),) * 2, b"", *(np.zeros(0, np.int64),) * 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Lines):
+    """The rows of a block.
+
+    Attributes:
+        header: what names the columns.
+        table: the columns that matter, as strings; an empty field is null.
+        rejected: the lines that could not be split.
+        read: file → how many rows it had here, rejected ones included.
+    """
+
+    header: Header
+    table: pa.Table
+    rejected: list[RejectedRow]
+    read: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,12 +121,12 @@ def _processed(
             raise trouble
     with closing(reading.processed(batch, [0], lambda: None)) as several:
         for processed in (each for some in several for each in some):
-            read += sum(processed.rows.read.values())
-            rejected += len(processed.rejected)
+            read += sum(processed.read.values())
+            rejected += len(processed.rejected_rows)
             for group in processed.groups:
                 costs.named(group.readings.frame)
                 costs.named(group.repeats.frame)
-            costs.rejected(processed.rows.read, processed.rejected, processed.text_bytes)
+            costs.rejected(processed.read, processed.rejected_rows, processed.text_bytes)
     return read, rejected
 
 

@@ -337,7 +337,7 @@ class _Attempt:
         rejected: list[Rejected] = []
         for block in as_blocks(self._headers, lines, texts):
             judged = process(block, self._replay._contract, self._now)
-            rejected += [judged.rejected, *self._loaded(load, judged, lines, became)]
+            rejected += [judged.rejected_rows, *self._loaded(load, judged, lines, became)]
         every = joined(rejected)
         at = np.searchsorted(lines, every.line_no)
         became[at] = 0
@@ -351,7 +351,7 @@ class _Attempt:
         self, load: Load, judged: Processed, lines: Ints, became: npt.NDArray[np.int8]
     ) -> list[Rejected]:
         """Load what passes of a block; note what became of it, and return the conflicts."""
-        number = judged.rows.line_no
+        number = judged.lines.line_no
         rejected = []
         for group in judged.groups:
             landed = load.readings(group.readings, self._ids)
@@ -372,7 +372,7 @@ class _Attempt:
 
     def _conflicts(self, judged: Processed, group: Group, landed: Landed) -> list[RejectedRow]:
         """Return the rows that contradict what is stored, or an earlier one of them."""
-        rows = judged.rows
+        rows = judged.lines
         beaten = {stored.row: (stored.theirs, _where(stored)) for stored in landed.conflicts}
         _, conflicts = settle(group.readings, group.repeats, rows, [self._entry.name], beaten)
         conflicts += [

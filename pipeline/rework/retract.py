@@ -189,7 +189,7 @@ def _bring_back(
             judged = process(block, contract, now)
             for group in judged.groups:
                 every = pd.concat([group.readings.frame, group.repeats.frame]).sort_values("row")
-                lines = judged.rows.line_no[every["row"].to_numpy()]
+                lines = judged.lines.line_no[every["row"].to_numpy()]
                 every = every[~np.isin(lines, list(rejected))]
                 candidates = replace(group.readings, frame=every)
                 found = every.iloc[retraction.among_taken(candidates)]

@@ -207,7 +207,7 @@ def _blocks(
     text = first[end:]
     if name := first_type(text, header, contract):
         refuse(name, header, _rows_again(item, text, limits, alive))
-    sections = Sections(file, header, contract)
+    sections = Sections(file, header, contract, item.sha256)
     while True:
         _refuse_long_line(text, at_line, limits)
         for some, ends in _of_few_lines(text, limits.block_bytes // _SHORT_LINE):

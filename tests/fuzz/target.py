@@ -129,8 +129,8 @@ def _take(path: Path, taken: Taken, hold: int) -> None:
         with budget.at_work():
             judged = process(block, CONTRACT, NOW, budget.check)
         _check_block(judged, taken)
-        for _, own in rejected_of(judged.rejected, [0]):
-            tally.add(judged.rows.read.get(0, 0), own)
+        for _, own in rejected_of(judged.rejected_rows, [0]):
+            tally.add(judged.read.get(0, 0), own)
 
 
 def _check_block(judged: Processed, taken: Taken) -> None:
@@ -138,18 +138,19 @@ def _check_block(judged: Processed, taken: Taken) -> None:
     loaded = repeated = 0
     for group in judged.groups:
         loaded += len(group.readings.frame)
-        equal, conflicts = settle(group.readings, group.repeats, judged.rows, ["it"], {})
+        equal, conflicts = settle(group.readings, group.repeats, judged.lines, ["it"], {})
         repeated += sum(equal.values()) + len(conflicts)
         assert group.readings.frame["sensor_id"].gt(0).all()
-    read_ = sum(judged.rows.read.values())
-    assert read_ == loaded + repeated + len(judged.rejected)
+    read_ = sum(judged.read.values())
+    assert read_ == loaded + repeated + len(judged.rejected_rows)
     taken.read += read_
-    for told, code in zip(judged.rejected.told, range(len(judged.rejected.told)), strict=True):
+    rejected = judged.rejected_rows
+    for code, told in enumerate(rejected.told):
         for reason in told:
             assert reason.rule in ROW_RULES
             assert len(reason.message) < 1_000, reason.message[:200]
             reason.message.encode()
-        taken.rules[told[0].rule] += int((judged.rejected.code == code).sum()) if code < 20 else 1
-    assert len(judged.rejected.json) == len(judged.rejected.told)
-    for row in list(judged.rejected)[:20]:
+        taken.rules[told[0].rule] += int((rejected.code == code).sum()) if code < 20 else 1
+    assert len(rejected.json) == len(rejected.told)
+    for row in list(rejected)[:20]:
         written(fields(judged.header, row.line), judged.header.delimiter).encode()

@@ -294,11 +294,11 @@ def test_no_more_is_held_while_the_database_is_slow(
     judged, stored, most, largest = 0, 0, 0, 0
 
     def process(
-        block: Block, contract: Contract, now: datetime, *bounds: Any
+        block: Block, contract: Contract, now: datetime, *bounds: Any, **options: Any
     ) -> processing.Processed:
         nonlocal judged, most, largest
-        found = real(block, contract, now, *bounds)
-        rows = sum(found.rows.read.values())
+        found = real(block, contract, now, *bounds, **options)
+        rows = sum(found.read.values())
         judged, largest = judged + rows, max(largest, rows)
         most = max(most, judged - stored)
         return found

@@ -334,12 +334,12 @@ def test_only_the_file_that_costs_too_much_is_refused(
     """Small files share a block: when that takes too long, each has to answer for itself."""
     real = processing.process
 
-    def slow(block: Any, *given: Any) -> Any:
+    def slow(block: Any, *given: Any, **options: Any) -> Any:
         if b"slow" in block.text:
             until = time.thread_time() + 0.3
             while time.thread_time() < until:
                 given[2]()
-        return real(block, *given)
+        return real(block, *given, **options)
 
     monkeypatch.setattr(reading, "process", slow)
     monkeypatch.setattr(

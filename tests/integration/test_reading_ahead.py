@@ -166,7 +166,7 @@ def test_what_is_held_of_a_batch_is_bounded(site: Site) -> None:
         site.drop(f"{number}.csv", garbage(number, 900))
     batch = site.flow._prepare(site.scan())
     reasons = sum(
-        len(each) for processed in batch.processed.values() for each in processed.rejected.told
+        len(each) for processed in batch.processed.values() for each in processed.rejected_rows.told
     )
     assert 0 < reasons <= 16 * 2**20 // 512
     assert len(batch.unheld) > 20

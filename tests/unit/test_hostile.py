@@ -208,7 +208,7 @@ def test_judging_can_be_stopped_anywhere(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["NUL", "latin", "returns", "quotes", "headers", "short"])
 def test_equal_rows_share_their_reason(kind: str) -> None:
-    rejected = process(block(*DIRTY[kind]), CONTRACT, NOW).rejected
+    rejected = process(block(*DIRTY[kind]), CONTRACT, NOW).rejected_rows
     assert len(rejected) == 20_000
     assert len(rejected.told) == 1
 
@@ -216,7 +216,7 @@ def test_equal_rows_share_their_reason(kind: str) -> None:
 def test_many_sensor_types_take_no_longer_than_one() -> None:
     """To look for each of them among all rows would take minutes."""
     began = time.thread_time()
-    rejected = process(block(*DIRTY["types"]), CONTRACT, NOW).rejected
+    rejected = process(block(*DIRTY["types"]), CONTRACT, NOW).rejected_rows
     assert len(rejected.told) == 40_000
     assert [row.reasons[0].value for row in rejected][:2] == ["t0", "t1"]
     assert time.thread_time() - began < 4
@@ -226,7 +226,7 @@ def test_a_long_cell_is_told_in_short() -> None:
     for cell in (b"9" * 500_000 + b",5", b"1e" + b"9" * 500_000, b"z" * 500_000):
         line = b"92;%s;1;1;1;2017-07-01T00:00:00;%s;1"
         for row in (line % (b"SDS011", cell), line % (cell, b"1")):
-            (rejected,) = process(block(row), CONTRACT, NOW).rejected
+            (rejected,) = process(block(row), CONTRACT, NOW).rejected_rows
             assert all(len(reason.message) < 400 for reason in rejected.reasons)
             assert all(len(reason.value or "") <= 80 for reason in rejected.reasons)
 
@@ -245,9 +245,9 @@ def test_too_many_reasons_are_known_before_they_take_any_room() -> None:
     apart = [
         row
         for piece in pieces
-        for row in process(piece, CONTRACT, NOW, most_reasons=10_000).rejected
+        for row in process(piece, CONTRACT, NOW, most_reasons=10_000).rejected_rows
     ]
-    assert apart == list(process(dirty, CONTRACT, NOW).rejected)
+    assert apart == list(process(dirty, CONTRACT, NOW).rejected_rows)
 
 
 def test_blocks_of_several_files_are_cut_where_lines_end() -> None:
@@ -297,7 +297,7 @@ def test_waiting_costs_nothing() -> None:
 
 
 def rejects(lines: int, rule: bytes = b"x") -> Rejected:
-    return process(block(*[rule] * lines), CONTRACT, NOW).rejected
+    return process(block(*[rule] * lines), CONTRACT, NOW).rejected_rows
 
 
 @pytest.mark.parametrize(

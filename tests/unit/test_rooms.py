@@ -23,6 +23,8 @@ MODULES = {
 # be imported by nobody but those who name it.
 BASE = {"contract", "errors", "logs", "permissions"}
 TEXTS = {"unstored"}
+# What the contract and the errors need, and the core with them.
+BASE_OF_CORE = {"descriptors", "visible"}
 MAY_IMPORT: dict[str, set[str]] = {
     "descriptors": set(),
     "errors": {"descriptors"},
@@ -45,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drop": {"errors", "naming", "permissions"},
     "embedded": {"errors", "durable", "foreign"},
     "simulate": {"contract", "errors", "drop", "permissions"},
-    "core": {"contract", "errors", "metrics", "memory"},
+    "core": {"contract", "errors"},
     "ahead": {"core"},
     "budget": {"contract", "errors", "config", "core"},
     "inflate": {"errors"},
@@ -62,7 +64,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *(*BASE, "records", "core", "metrics", "budget", "steps", "store", "clock"),
     },
     "reading": {
-        *(*BASE, "config", "records", "core", "ahead", "budget", "steps", "transaction"),
+        *(*BASE, "config", "records", "core", "ahead", "metrics", "budget", "steps"),
+        "transaction",
     },
     "singling": {*BASE, "transaction"},
     "unmoved": set(),
@@ -83,7 +86,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("asides", "steps", "flow", "holding", "trouble"),
     },
     "cli": {
-        *(*BASE, "config", "records", "metrics", "owner", "drop", "embedded", "simulate"),
+        *(*BASE, "config", "records", "memory", "metrics", "owner", "drop", "embedded", "simulate"),
         *("visible", "endpoint", "descriptors", "foreign"),
         *("steps", "store", "clock", "flow", "daemon", "rework", "feeders", "outputs"),
     },
@@ -186,9 +189,32 @@ def test_the_contract_touches_nothing(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) == "core"])
 def test_processing_is_memory_only(module: str) -> None:
-    """No files, no database, no clock: the same rows are always judged the same."""
+    """No files, threads or clock: the same rows are always processed alike, wherever that is."""
     assert not outside(module) & {"os", "pathlib", "io", "shutil", "time", "tempfile"}
+    assert not outside(module) & {"threading", "concurrent", "multiprocessing", "ctypes"}
     assert not calls_in(module) & {"open", "now", "today", "utcnow", "time", "monotonic"}
+    assert not any(isinstance(node, ast.Global) for node in ast.walk(tree_of(module)))
+
+
+def test_processing_brings_neither_database_nor_metrics_nor_settings() -> None:
+    """In a process of its own: what it imports, and what it leaves as it was."""
+    every = [name for name in MODULES if room_of(name) in {"core", "contract"}]
+    asked = f"""
+import sys
+import pyarrow
+pool = pyarrow.default_memory_pool().backend_name
+import {", ".join(every)}
+assert pyarrow.default_memory_pool().backend_name == pool
+never = "psycopg sqlalchemy alembic prometheus_client structlog pydantic_settings typer".split()
+found = [name for name in never if name in sys.modules]
+found += [name for name in sys.modules if name.startswith("pipeline.")
+          and name.split(".")[1] not in {sorted(MAY_IMPORT["core"] | {"core", *BASE_OF_CORE})}]
+sys.exit(", ".join(found) or 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", asked], check=False, stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_watching_opens_nothing() -> None:
