@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from pipeline import logs, metrics
+from pipeline import logs, memory, metrics
 from pipeline.config import load_settings
 from pipeline.daemon import Daemon
 from pipeline.flow import Flow
@@ -53,6 +53,7 @@ def _stages() -> dict[str, float]:
 
 def main(home: Path, url: str) -> None:
     """Load everything in a home's `data/`; print the figures as JSON."""
+    memory.choose_allocators()
     settings = load_settings(home)
     settings.quarantine.mkdir(exist_ok=True)
     logs.configure("info", settings.logs, console=False)

@@ -57,13 +57,14 @@ from pipeline.contract import (
 from pipeline.contract.explain import conflict
 from pipeline.contract.header import recognise, unreadable_header
 from pipeline.contract.models import NOT_STORED, NOT_STORED_TYPES
+from pipeline.core.parse import parse
+from pipeline.core.records import Block, Segment, frame_of
+from pipeline.core.rejected import Rejected
+from pipeline.core.validate import validate
 from pipeline.embedded import EmbeddedPostgres, bin_dir
 from pipeline.errors import FileRefused
-from pipeline.records import Block, Content, Segment, frame_of
-from pipeline.rejects import Rejects
+from pipeline.records import Content
 from pipeline.steps.read import Limits, blocks
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, metadata
 
@@ -217,7 +218,7 @@ def _said_of_row(rule: str, line: str) -> str:
     if rule == "unknown_section":
         header = unreadable_header(line, Contract.default())
     text = f"{line}\n".encode(errors="surrogateescape")
-    rows = split(Block(header, text, (Segment(0, 2, 1),)))
+    rows = parse(Block(header, text, (Segment(0, 2, 1),)))
     (row,) = [*rows.rejected, *validate(rows, Contract.default(), _NOW)[1]]
     (reason,) = row.reasons
     if reason.rule != rule:
@@ -260,8 +261,8 @@ def _said_of_file(rule: str, held: bytes) -> str:
     costs = Costs(Bounds(max_quarantined_rows=5_000), [content.size], {})
     try:
         for block in blocks(content, 0, Contract.default(), limits):
-            rows = split(block)
-            costs.rejected(rows.read, Rejects.of(rows.rejected))
+            rows = parse(block)
+            costs.rejected(rows.read, Rejected.of(rows.rejected))
         many = np.arange(Bounds().max_places + 1)
         alike = dict.fromkeys(("file", "sensor_id"), 0 * many)
         degrees = dict.fromkeys(("lat", "lon"), 0.0 * many)

@@ -7,8 +7,9 @@
                           └──────────┴──► quarantine          └─ ledger, raw tables, aggregates,
                                           (reason per row)       all in ONE transaction
 
-Start reading at :mod:`pipeline.flow`, which is this picture in code. What a valid reading is
-stands in :mod:`pipeline.contract`, and what the database promises in :mod:`pipeline.store`.
+Start reading at :mod:`pipeline.flow`, which is this picture in code; what needs memory alone is in
+:mod:`pipeline.core`. What a valid reading is stands in :mod:`pipeline.contract`, and
+what the database promises in :mod:`pipeline.store`.
 """
 
 __version__ = "0.1.0"

@@ -1,10 +1,10 @@
 """The flow: one batch of files, from `data/` to PostgreSQL and the archive.
 
-The order of effects is what makes a crash harmless. Bytes are read and judged in memory; rejected
-rows are written to quarantine under names that derive from the file's hash; one transaction holds
-everything that goes into the database; only after its commit are the sources moved. Cut anywhere,
-running again repairs it: quarantine overwrites itself, the ledger knows the hash, the move is
-finished.
+The order of effects is what makes a crash harmless. Bytes are read and processed in memory;
+rejected rows are written to quarantine under names that derive from the file's hash; one
+transaction holds everything that goes into the database; only after its commit are the sources
+moved. Cut anywhere, running again repairs it: quarantine overwrites itself, the ledger knows the
+hash, the move is finished.
 """
 
 from __future__ import annotations
@@ -134,11 +134,11 @@ class Flow:
         return self._finish(found, self._prepare(found))
 
     def ahead(self, batches: Iterable[Sequence[Found]]) -> Iterator[Pending]:
-        """Read and judge each batch while the one before it is being loaded.
+        """Read and process each batch while the one before it is being loaded.
 
         Two batches are in memory then, so it depends on what the first one takes. While a large
-        file is streamed, the next batch is read and not judged. While the first one is heavy, the
-        next is not even read.
+        file is streamed, the next batch is read and not processed. While the first one is heavy,
+        the next is not even read.
 
         Yields:
             What `process` would do with each batch, half done.
@@ -150,7 +150,7 @@ class Flow:
             def finish(number: int) -> list[Outcome]:
                 ahead = prepared.pop(number, None)
                 batch = ahead.result() if ahead else self._read(every[number])
-                self._judge(batch)
+                self._process_small(batch)
                 if number + 1 < len(every) and not batch.heavy:
                     prepare = self._read if batch.large else self._prepare
                     prepared[number + 1] = pool.submit(prepare, every[number + 1])
@@ -177,19 +177,19 @@ class Flow:
     def _limits(self) -> tuple[Bounds, read.Limits]:
         return Bounds.of(self.settings.limits), read.Limits.of(self.settings)
 
-    # ---- 1. read once: hash, judge, and hold what is small ------------------------------------
+    # ---- 1. read once: hash, process, and hold what is small ------------------------------------
 
     def _prepare(self, found: Sequence[Found]) -> Batch:
         """Do what needs neither the database nor the batch before this one. In any thread."""
         batch = self._read(found)
-        self._judge(batch)
+        self._process_small(batch)
         return batch
 
-    def _judge(self, batch: Batch) -> None:
-        if batch.is_judged:
+    def _process_small(self, batch: Batch) -> None:
+        if batch.is_processed:
             return
-        self._reading.judge_small(batch)
-        batch.is_judged = True
+        self._reading.process_small(batch)
+        batch.is_processed = True
         batch.forget_frames()
         if batch.heavy:
             memory.give_back()
@@ -218,7 +218,7 @@ class Flow:
                 )
             batch.rows = list(batch.fresh)
             self._look_up(batch)
-            # Decided once, so that a batch that is tried again is judged alike.
+            # Decided once, so that a batch that is tried again is processed alike.
             batch.present = self.clock.present()
             # Small files can inflate to any size: what is held is bounded all the same.
             room = self.settings.load.batch_bytes
@@ -275,7 +275,7 @@ class Flow:
         with metrics.stage("move"):
             self._move(batch, outcomes)
         if batch.large or batch.refused or batch.heavy:
-            batch.judged.clear()
+            batch.processed.clear()
             memory.give_back()
         return [outcomes[file.path] for file in found]
 
@@ -290,10 +290,10 @@ class Flow:
             if failed:
                 memory.give_back()  # what was taken for the attempt that a file was refused in
             failed = True
-            judged = functools.partial(self._reading.judged, batch)
+            processed = functools.partial(self._reading.processed, batch)
             quarantine, bounds = self.settings.quarantine, Bounds.of(self.settings.limits)
             transaction = Transaction(
-                self.store, self.contract, quarantine, batch, some, judged, bounds
+                self.store, self.contract, quarantine, batch, some, processed, bounds
             )
 
             def run() -> None:

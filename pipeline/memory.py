@@ -22,7 +22,8 @@ _SPARE = 16 * 2**20  # bytes, for the same reason
 def choose_allocators() -> None:
     """Have free memory kept in few places, so that little of it is kept.
 
-    By default every thread has heaps of its own, in which what others need finds no room.
+    By default every thread has heaps of its own, in which what others need finds no room. It is for
+    the whole process, so the programs do it, when they start; no module does it to its importers.
     """
     jemalloc = "jemalloc" in pa.supported_memory_backends()
     if jemalloc and "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:

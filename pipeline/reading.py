@@ -1,4 +1,4 @@
-"""Reading: a batch's files as judged blocks, each file within its budget. Asks no database.
+"""Reading: a batch's files as processed blocks, each file within its budget. Asks no database.
 
 Small files that share a header share a block; large ones are streamed. A file that costs more than
 it may is singled out here, so that it neither holds up nor takes down those beside it.
@@ -12,9 +12,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.budget import Bounds, Budget, TooManyReasons, refused_files
+from pipeline import metrics
+from pipeline.ahead import ahead
+from pipeline.budget import Bounds, Budget, refused_files
 from pipeline.config import Settings
 from pipeline.contract import Contract
+from pipeline.core.checks import TooManyReasons
+from pipeline.core.process import Processed, process
+from pipeline.core.records import Block, Segment
+from pipeline.core.rejected import future_files
 from pipeline.errors import (
     ClockDoubted,
     DiskTrouble,
@@ -23,9 +29,7 @@ from pipeline.errors import (
     Stopped,
     Transient,
 )
-from pipeline.judge import Judged, ahead, judge
-from pipeline.records import Block, Content, Segment
-from pipeline.rejects import future_files
+from pipeline.records import Content
 from pipeline.steps import read
 from pipeline.transaction import Batch, Busy
 
@@ -40,7 +44,7 @@ _TOGETHER = 2  # blocks: sorted together they are inserted faster; more would ta
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Reads and judges the files of batches.
+    """Reads and processes the files of batches.
 
     Attributes:
         settings: the settings in force.
@@ -79,8 +83,8 @@ class Reading:
             batch.left[position] = trouble
         return 0
 
-    def judge_small(self, batch: Batch) -> None:
-        """Judge the files that share blocks; those that cost more than they may are refused."""
+    def process_small(self, batch: Batch) -> None:
+        """Process the files that share blocks; those that cost more than they may are refused."""
         again = True
         while again:
             again = False
@@ -90,43 +94,45 @@ class Reading:
                 if not isinstance(part, Block):
                     continue
                 shared.add(_whose(part))
-                if not _is_judged(batch, part):
+                if not _is_processed(batch, part):
                     self.go_on()
-                    again |= not self._judge_shared(batch, part)
-            for files in batch.judged.keys() - shared:
-                del batch.judged[files]  # one of them was refused: the others share other blocks
+                    again |= not self._process_shared(batch, part)
+            for files in batch.processed.keys() - shared:
+                del batch.processed[files]  # one of them was refused: the others share other blocks
             batch.small = [b for b in batch.small if b.segments[0].file not in batch.refused]
 
-    def _judge_shared(self, batch: Batch, block: Block) -> bool:
-        """Judge a block of small files; say whether all of them may be loaded as they are."""
+    def _process_shared(self, batch: Batch, block: Block) -> bool:
+        """Process a block of small files; say whether all of them may be loaded as they are."""
         files = _whose(block)
         try:
-            judged = self._judge(batch, block, Budget(self._bounds, len(block.text)))
+            processed = self._process(batch, block, Budget(self._bounds, len(block.text)))
         except FileRefused as refusal:
             if len(files) == 1:
                 batch.refused[files[0]] = refusal
             batch.apart.update(files)  # each has to answer for itself
             return False
         except TooManyReasons:
-            # Judged in pieces when its turn comes, since only then there is room for them.
+            # Processed in pieces when its turn comes, since only then there is room for them.
             batch.apart.update(files)
             batch.heavy = True
             if len(files) == 1:
                 batch.unheld.add(files)
             return len(files) == 1
-        refused = self._refused(batch, judged)
+        refused = self._refused(batch, processed)
         batch.refused |= refused
         if not refused:
-            _hold(batch, files, judged)
+            _hold(batch, files, processed)
         return not refused
 
-    def _refused(self, batch: Batch, judged: Judged) -> dict[int, FileRefused]:
+    def _refused(self, batch: Batch, processed: Processed) -> dict[int, FileRefused]:
         """Return which files leave more in quarantine than they may, by their first block alone."""
-        sizes = {segment.file: batch.files[segment.file].size for segment in judged.segments}
-        read_, text = judged.rows.read, judged.text_bytes
-        return refused_files(self._bounds, sizes, read_, judged.rejected, text)
+        sizes = {segment.file: batch.files[segment.file].size for segment in processed.segments}
+        read_, text = processed.read, processed.text_bytes
+        return refused_files(self._bounds, sizes, read_, processed.rejected_rows, text)
 
-    def judged(self, batch: Batch, members: Sequence[int], busy: Busy) -> Generator[list[Judged]]:
+    def processed(
+        self, batch: Batch, members: Sequence[int], busy: Busy
+    ) -> Generator[list[Processed]]:
         """Yield files by one block or several until we are asked to stop; say that it goes on.
 
         Args:
@@ -137,18 +143,18 @@ class Reading:
         budgets: dict[int, Budget] = {}
         begins: dict[int, int] = {}  # large file → the line that its first block begins with
 
-        def work(block: Block) -> Judged | list[Block]:
+        def work(block: Block) -> Processed | list[Block]:
             files = _whose(block)
-            if judged := batch.judged.get(files):
-                _hold_undecided(batch, judged)
-                return judged
+            if processed := batch.processed.get(files):
+                _hold_undecided(batch, processed)
+                return processed
             if refusal := batch.refused.get(files[0]):
-                raise refusal  # read ahead, before the block in front of it was judged
+                raise refusal  # read ahead, before the block in front of it was processed
             try:
-                judged = self._judge(batch, block, budgets[files[0]])
+                processed = self._process(batch, block, budgets[files[0]])
                 if begins.get(files[0]) == block.segments[0].first_line:
                     # Rubbish from its start is not read on, and does not reach the database.
-                    for refusal in self._refused(batch, judged).values():
+                    for refusal in self._refused(batch, processed).values():
                         raise refusal
             except FileRefused as refusal:
                 if len(files) == 1:
@@ -157,24 +163,24 @@ class Reading:
                 raise
             except TooManyReasons as many:
                 return list(cut(block, -(-many.reasons // _MOST_REASONS)))
-            _hold_undecided(batch, judged)
-            return judged
+            _hold_undecided(batch, processed)
+            return processed
 
-        def in_pieces(pieces: list[Block]) -> Iterator[Judged]:
+        def in_pieces(pieces: list[Block]) -> Iterator[Processed]:
             for piece in pieces:
                 result = work(piece)
-                if isinstance(result, Judged):
+                if isinstance(result, Processed):
                     yield result
                 else:
                     yield from in_pieces(result)
 
         text = self._text(batch, members, budgets, begins)
-        with closing(ahead(text, work, self.settings.load.workers, _TOGETHER, busy)) as judged:
-            for results in judged:
+        with closing(ahead(text, work, self.settings.load.workers, _TOGETHER, busy)) as processed:
+            for results in processed:
                 self.go_on()
-                blocks: list[Judged] = []
+                blocks: list[Processed] = []
                 for result in results:
-                    if isinstance(result, Judged):
+                    if isinstance(result, Processed):
                         blocks.append(result)
                         continue
                     if blocks:
@@ -186,10 +192,18 @@ class Reading:
                 if blocks:
                     yield blocks
 
-    def _judge(self, batch: Batch, block: Block, budget: Budget) -> Judged:
+    def _process(self, batch: Batch, block: Block, budget: Budget) -> Processed:
         with budget.at_work():
             now = batch.present.now
-            return judge(block, self.contract, now, self._check(budget), _MOST_REASONS)
+            return process(
+                block,
+                self.contract,
+                now,
+                self._check(budget),
+                _MOST_REASONS,
+                summaries=True,
+                stage=metrics.stage,
+            )
 
     def _check(self, budget: Budget) -> Callable[[], None]:
         def check() -> None:
@@ -282,23 +296,23 @@ def cut(block: Block, pieces: int) -> Iterator[Block]:
         start = end
 
 
-def _hold(batch: Batch, files: tuple[int, ...], judged: Judged) -> None:
-    """Hold what was judged, unless too much is held: it is judged again when its turn comes."""
-    rejected = judged.rejected
+def _hold(batch: Batch, files: tuple[int, ...], processed: Processed) -> None:
+    """Hold what was processed, unless too much is held: it is done again when its turn comes."""
+    rejected = processed.rejected_rows
     weight = _REASON_BYTES * sum(map(len, rejected.told)) + _ROW_BYTES * len(rejected)
     if batch.weighed + weight > _MOST_HELD:
         batch.heavy = True
         batch.unheld.add(files)
     else:
         batch.weighed += weight
-        batch.judged[files] = judged
+        batch.processed[files] = processed
 
 
-def _is_judged(batch: Batch, block: Block) -> bool:
-    return _whose(block) in batch.judged or _whose(block) in batch.unheld
+def _is_processed(batch: Batch, block: Block) -> bool:
+    return _whose(block) in batch.processed or _whose(block) in batch.unheld
 
 
-def _hold_undecided(batch: Batch, judged: Judged) -> None:
+def _hold_undecided(batch: Batch, processed: Processed) -> None:
     """Leave files whose rows may be in the future or not, while that cannot be known.
 
     Raises:
@@ -306,7 +320,7 @@ def _hold_undecided(batch: Batch, judged: Judged) -> None:
     """
     if batch.present.certain:
         return
-    undecided = future_files(judged.rejected, batch.present.now)
+    undecided = future_files(processed.rejected_rows, batch.present.now)
     for position in undecided:
         batch.left[position] = ClockDoubted(
             f"{batch.rows[position].name}: has rows later than {batch.present.now:%Y-%m-%d %H:%M} "

@@ -24,14 +24,15 @@ from pipeline.budget import Bounds, Costs
 from pipeline.clock import Present
 from pipeline.contract import MAX_ID, Contract
 from pipeline.contract.explain import conflict
+from pipeline.core import aggregate
+from pipeline.core.aggregate import Summary, day_reached
+from pipeline.core.normalise import settle
+from pipeline.core.process import Group, Processed
+from pipeline.core.records import Block, Columns, Ints, RejectedRow
+from pipeline.core.rejected import Rejected, joined
 from pipeline.errors import FileRefused, Transient, forget_frames
-from pipeline.judge import Group, Judged
-from pipeline.records import Block, Columns, Content, Ints, Rejected
-from pipeline.rejects import Rejects, joined
-from pipeline.steps import aggregate
+from pipeline.records import Content
 from pipeline.steps import quarantine as quarantining
-from pipeline.steps.aggregate import Summary, day_reached
-from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow, Known
 from pipeline.store.load import Landed, Load, Store, Stored
 from pipeline.store.parts import Copy
@@ -50,7 +51,7 @@ class Batch:
     rows: list[FileRow] = field(default_factory=list)
     small: list[Block] = field(default_factory=list)
     large: list[int] = field(default_factory=list)
-    judged: dict[tuple[int, ...], Judged] = field(default_factory=dict)
+    processed: dict[tuple[int, ...], Processed] = field(default_factory=dict)
     present: Present = field(default_factory=lambda: Present(datetime.now(UTC)))
     refused: dict[int, FileRefused] = field(default_factory=dict)
     confirmed: set[int] = field(default_factory=set)  # refused by the very bytes that were hashed
@@ -58,10 +59,10 @@ class Batch:
     left: dict[int, Transient] = field(default_factory=dict)
     twins: dict[int, int] = field(default_factory=dict)
     apart: set[int] = field(default_factory=set)  # small, but they share no block
-    weighed: int = 0  # roughly the bytes that the rejected rows of all `judged` take
-    unheld: set[tuple[int, ...]] = field(default_factory=set)  # too much to be held in `judged`
+    weighed: int = 0  # roughly the bytes that the rejected rows of all `processed` take
+    unheld: set[tuple[int, ...]] = field(default_factory=set)  # too much to be held in `processed`
     heavy: bool = False  # takes so much that no other batch may be in memory
-    is_judged: bool = False  # all small files have been, before anything is loaded
+    is_processed: bool = False  # all small files have been, before anything is loaded
     rules: dict[int, Counter[str]] = field(default_factory=dict)
 
     def forget_frames(self) -> None:
@@ -94,10 +95,10 @@ class _Done:
         rejected: all its rejected rows, by file and line.
     """
 
-    block: Judged
+    block: Processed
     landed: Sequence[Landed]
     duplicates: Sequence[Mapping[int, int]]
-    rejected: Rejects
+    rejected: Rejected
 
 
 class Transaction:
@@ -109,8 +110,8 @@ class Transaction:
         folder: where rejected rows go.
         batch: the files, and what is settled about them already; what comes out is noted there.
         members: the positions of the files that this transaction is about.
-        judged: reads and judges files, by their positions, one block or several at a time; it is
-            told how to ask what the database is busy with.
+        processed: reads and processes files, by their positions, one block or several at a time;
+            it is told how to ask what the database is busy with.
         bounds: what one file may cost.
     """
 
@@ -121,7 +122,7 @@ class Transaction:
         folder: Path,
         batch: Batch,
         members: Sequence[int],
-        judged: Callable[[Sequence[int], Busy], Generator[list[Judged]]],
+        processed: Callable[[Sequence[int], Busy], Generator[list[Processed]]],
         bounds: Bounds,
     ) -> None:
         self._store = store
@@ -129,7 +130,7 @@ class Transaction:
         self._folder = folder
         self._batch = batch
         self._members = members
-        self._judged = judged
+        self._processed = processed
         self._bounds = bounds
         self._names = [row.name for row in batch.rows]
         self._ids: Ints = np.zeros(len(batch.files), np.int64)
@@ -150,8 +151,8 @@ class Transaction:
                     quarantining.refuse(folder, batch.files[position], refusal)
             loading = [position for position in new if position not in batch.settled]
             # Closed, also when loading fails: its threads must not outlive the transaction.
-            with closing(self._judged(loading, load.busy)) as judged:
-                self._load(load, output, judged)
+            with closing(self._processed(loading, load.busy)) as processed:
+                self._load(load, output, processed)
             output.publish()
             self._finish(load, new)
 
@@ -183,14 +184,14 @@ class Transaction:
         return list(new.values())
 
     def _load(
-        self, load: Load, output: quarantining.Quarantine, judged: Iterable[Sequence[Judged]]
+        self, load: Load, output: quarantining.Quarantine, processed: Iterable[Sequence[Processed]]
     ) -> None:
         """Load blocks, some at a time.
 
         While the database has some, the next are made ready for it, and those before are noted.
         """
         at_work: deque[Future[list[_Done]]] = deque()
-        for blocks in judged:
+        for blocks in processed:
             with metrics.stage("prepare"):
                 groups = [group for block in blocks for group in block.groups]
                 for group in groups:
@@ -205,7 +206,7 @@ class Transaction:
             self._note(load, output, last.result())
 
     def _store_blocks(
-        self, load: Load, blocks: Sequence[Judged], copies: Sequence[Copy]
+        self, load: Load, blocks: Sequence[Processed], copies: Sequence[Copy]
     ) -> list[_Done]:
         with metrics.stage("load"):
             landed = iter(load.together(copies))
@@ -214,7 +215,7 @@ class Transaction:
             for block in blocks
         ]
 
-    def _settle_and_store(self, load: Load, block: Judged, landed: Sequence[Landed]) -> _Done:
+    def _settle_and_store(self, load: Load, block: Processed, landed: Sequence[Landed]) -> _Done:
         """Tell duplicates from conflicts, and store the rows that are rejected."""
         duplicates, conflicts = [], []
         for group, became in zip(block.groups, landed, strict=True):
@@ -222,9 +223,9 @@ class Transaction:
             duplicates += [repeated, became.duplicates]
             conflicts += contradicting
             load.repeated(group.repeats, self._ids)
-        rejected = joined([block.rejected, Rejects.of(conflicts)])
+        rejected = joined([block.rejected_rows, Rejected.of(conflicts)])
         # Before they are written anywhere.
-        self._costs.rejected(block.rows.read, rejected, block.text_bytes)
+        self._costs.rejected(block.read, rejected, block.text_bytes)
         with metrics.stage("load"):
             load.quarantined(block.header, rejected, self._ids)
         return _Done(block, landed, duplicates, rejected)
@@ -234,7 +235,7 @@ class Transaction:
         for each in done:
             block = each.block
             self._note_header(block)
-            self._count(block.rows.read, each.duplicates)
+            self._count(block.read, each.duplicates)
             for group, landed in zip(block.groups, each.landed, strict=True):
                 self._note_summary(load, group.summary_of(landed.readings))
             self._count_rejected(each.rejected)
@@ -262,7 +263,7 @@ class Transaction:
 
         load.later(work)
 
-    def _count_rejected(self, rejected: Rejects) -> None:
+    def _count_rejected(self, rejected: Rejected) -> None:
         kinds, kind_of = rejected.kinds
         alike = rejected.file << 32 | kind_of[rejected.code]
         for pair, count in zip(*_counted(alike), strict=True):
@@ -272,14 +273,14 @@ class Transaction:
                 self._batch.rules[file][rule] += count
 
     def _settled(
-        self, block: Judged, group: Group, landed: Landed
-    ) -> tuple[dict[int, int], list[Rejected]]:
+        self, block: Processed, group: Group, landed: Landed
+    ) -> tuple[dict[int, int], list[RejectedRow]]:
         """Return how many rows of each file repeat others, and the rows that contradict others."""
-        rows = block.rows
+        rows = block.lines
         beaten = {stored.row: self._in_database(stored) for stored in landed.conflicts}
         duplicates, conflicts = settle(group.readings, group.repeats, rows, self._names, beaten)
         conflicts += [
-            Rejected(
+            RejectedRow(
                 stored.file,
                 int(rows.line_no[stored.row]),
                 rows.line(stored.row),
@@ -296,7 +297,7 @@ class Transaction:
             name = self._names[int(np.flatnonzero(self._ids == stored.file_id)[0])]
         return stored.theirs, f"the database, from {name}"
 
-    def _note_header(self, block: Judged) -> None:
+    def _note_header(self, block: Processed) -> None:
         for segment in block.segments:
             row = self._batch.rows[segment.file]
             if row.header is None:

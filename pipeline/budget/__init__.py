@@ -12,7 +12,7 @@ sensors and places; `costs`: the latter two for the files of a transaction.
 
 from pipeline.budget.bounds import ALWAYS_ALLOWED, Bounds
 from pipeline.budget.costs import Costs
-from pipeline.budget.processor import Budget, TooManyReasons, nothing, watched
+from pipeline.budget.processor import Budget
 from pipeline.budget.rejected import Tally, refused_files, rejected_of
 
 __all__ = [
@@ -21,9 +21,6 @@ __all__ = [
     "Budget",
     "Costs",
     "Tally",
-    "TooManyReasons",
-    "nothing",
     "refused_files",
     "rejected_of",
-    "watched",
 ]

@@ -9,8 +9,8 @@ import pandas as pd
 from pipeline.budget.bounds import Bounds
 from pipeline.budget.named import Named
 from pipeline.budget.rejected import Tally, rejected_of
+from pipeline.core.rejected import Rejected
 from pipeline.errors import FileRefused
-from pipeline.rejects import Rejects
 
 
 class Costs:
@@ -29,7 +29,7 @@ class Costs:
         self._tallies = [Tally(bounds, size) for size in sizes]
         self._named = Named(bounds.max_places)
 
-    def rejected(self, read: Mapping[int, int], rejected: Rejects, text: int = 0) -> None:
+    def rejected(self, read: Mapping[int, int], rejected: Rejected, text: int = 0) -> None:
         """Count the rows of a block.
 
         Args:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.core.groups import group_starts
+from pipeline.core.records import Ints
 from pipeline.errors import FileRefused
-from pipeline.records import Ints
-from pipeline.runs import run_starts
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -49,11 +49,11 @@ class Named:
     def _count(self, what: str, file: Ints, *keys: npt.NDArray[np.int_]) -> dict[int, FileRefused]:
         refused: dict[int, FileRefused] = {}
         # Rows are sorted by sensor, and sensors seldom move: few differ from the one before.
-        starts = run_starts(file, *keys)
+        starts = group_starts(file, *keys)
         files, values = file[starts], _hashed([key[starts] for key in keys])
         order = np.argsort(files, kind="stable")
         files, values = files[order], values[order]
-        bounds = run_starts(files).tolist()
+        bounds = group_starts(files).tolist()
         found = self._found[what]
         for start, end in pairwise([*bounds, len(files)]):
             each = int(files[start])

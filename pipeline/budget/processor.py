@@ -9,41 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
-from typing import TypeVar
 
 from pipeline.budget.bounds import MIB, Bounds
 from pipeline.errors import FileRefused
-
-T = TypeVar("T")
-
-_EACH_TIME = 1024
-
-
-class TooManyReasons(Exception):  # a finding, not an error: the block is cut and judged in pieces
-    """The rows of a block are rejected for so many different reasons that they fill the memory.
-
-    Args:
-        reasons: how many there are, roughly.
-    """
-
-    def __init__(self, reasons: int) -> None:
-        super().__init__(f"{reasons:,} different reasons")
-        self.reasons = reasons
-
-
-def nothing() -> None:
-    """Stand in for a check where a file has no budget."""
-
-
-def watched(items: Iterable[T], check: Callable[[], None]) -> Iterator[T]:
-    """Yield items, and call `check` at every 1,024th: what it raises ends the loop."""
-    every = iter(items)
-    while some := list(islice(every, _EACH_TIME)):
-        check()
-        yield from some
 
 
 class Budget:

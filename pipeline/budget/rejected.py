@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from pipeline.budget.bounds import ALWAYS_ALLOWED, Bounds
 from pipeline.contract import Reason
+from pipeline.core.rejected import Rejected
 from pipeline.errors import FileRefused
-from pipeline.rejects import Rejects
 
 # A share says little of a few rows: below so many a file is never refused on its account.
 FEWEST_ROWS = 10_000
@@ -48,7 +48,7 @@ class Tally:
         self._bytes = 0
         self._sample: list[tuple[int, str, str]] = []
 
-    def add(self, read: int, rejected: Rejects, text: int = 0) -> None:
+    def add(self, read: int, rejected: Rejected, text: int = 0) -> None:
         """Count rows of the file.
 
         Args:
@@ -124,7 +124,7 @@ class Tally:
         )
 
 
-def rejected_of(rejected: Rejects, files: Iterable[int]) -> Iterator[tuple[int, Rejects]]:
+def rejected_of(rejected: Rejected, files: Iterable[int]) -> Iterator[tuple[int, Rejected]]:
     """Yield each of these files with its part of rejected rows, which are ordered by file."""
     for file in files:
         if not len(rejected):
@@ -137,7 +137,7 @@ def rejected_of(rejected: Rejects, files: Iterable[int]) -> Iterator[tuple[int, 
         used, code = np.unique(rejected.code[start:end], return_inverse=True)
         yield (
             file,
-            Rejects(
+            Rejected(
                 rejected.file[start:end],
                 rejected.line_no[start:end],
                 rejected.lines.slice(start, end - start),
@@ -148,7 +148,7 @@ def rejected_of(rejected: Rejects, files: Iterable[int]) -> Iterator[tuple[int, 
 
 
 def refused_files(
-    bounds: Bounds, sizes: Mapping[int, int], read: Mapping[int, int], rejected: Rejects, text: int
+    bounds: Bounds, sizes: Mapping[int, int], read: Mapping[int, int], rejected: Rejected, text: int
 ) -> dict[int, FileRefused]:
     """Return which of the files that share a block are to be refused, and why.
 
@@ -169,7 +169,7 @@ def refused_files(
     return refused
 
 
-def _first(rejected: Rejects, count: int) -> list[tuple[int, str, str]]:
+def _first(rejected: Rejected, count: int) -> list[tuple[int, str, str]]:
     """Return number, text and reason of the first rejected lines, not too much of each."""
     sample = []
     for row in range(min(count, len(rejected))):

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from pipeline import memory
 from pipeline.cli import tables
 from pipeline.cli.session import database, print_json, require_home
 from pipeline.cli.settings import settings_of, start_log
@@ -38,6 +39,7 @@ def retract(home: Path | None, key: str, *, yes: bool, note: str | None, as_json
     require_home(settings)
     start_log(settings)
     by = targets.whoever()
+    memory.choose_allocators()
     with database(settings) as opened:
         bench = Workbench(opened.engine)
         entry = targets.one(bench, key)

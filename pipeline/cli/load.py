@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline import logs
+from pipeline import logs, memory
 from pipeline.cli import tables
 from pipeline.cli.session import database, make_folders, prepare_tables, print_json
 from pipeline.cli.settings import settings_of, start_log
@@ -40,6 +40,7 @@ log = logs.get("run")
 def run(home: Path | None, *, once: bool, as_json: bool) -> int:
     """Load what is in data/, and go on doing so unless `once`; return the exit code."""
     raise_limit()
+    memory.choose_allocators()
     settings = settings_of(home, quiet=not once)
     make_folders(settings)
     if not once:
@@ -111,6 +112,7 @@ def _endpoint(settings: Settings, daemon: Daemon) -> Iterator[None]:
 def ingest(home: Path | None, patterns: Sequence[str], *, as_json: bool) -> int:
     """Load files from anywhere, originals untouched; return the exit code."""
     raise_limit()
+    memory.choose_allocators()
     settings = settings_of(home)
     sources = _sources(patterns)
     make_folders(settings)

@@ -7,6 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from pipeline import memory
 from pipeline.cli import tables
 from pipeline.cli.quarantine import require_choice, settings_for
 from pipeline.cli.session import database, make_folders, print_json
@@ -47,6 +48,7 @@ def reprocess(
     make_folders(settings)
     start_log(settings)
     contract, by = settings.site_contract(), targets.whoever()
+    memory.choose_allocators()
     with database(settings) as opened:
         store = Store(opened.engine)
         bench = Workbench(opened.engine)

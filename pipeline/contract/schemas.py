@@ -22,7 +22,7 @@ from pipeline.contract import EARLIEST, LATEST_AHEAD_DAYS, MAX_ID, Contract, Mod
 EMPTY_ID = -1
 UNREADABLE_ID = -2
 
-# Names of the checks; `steps.validate` turns them into words for a person.
+# Names of the checks; `core.validate` turns them into words for a person.
 RANGE = "range"
 SENTINEL = "sentinel"
 NULL_ISLAND = "null_island"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from pipeline.records import Bools, Ints
+from pipeline.core.records import Bools, Ints
 from pipeline.rework.sheet import Problem
 
 NONE: Ints = np.zeros(0, np.int64)

@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.contract.header import Header
-from pipeline.records import Ints
+from pipeline.core.records import Ints
 from pipeline.rework.changes import NONE, Changes, Edits
 from pipeline.rework.columns import Columns, cell, trimmed
 from pipeline.rework.headers import Headers

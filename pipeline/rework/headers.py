@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.contract.header import Header
-from pipeline.records import Block, Ints, Segment
+from pipeline.core.records import Block, Ints, Segment
 from pipeline.steps.read import merged
 
 _NOTHING = pa.scalar(b"", pa.binary())

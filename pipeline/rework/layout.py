@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.contract.header import Header
-from pipeline.records import Bools, Ints
+from pipeline.core.records import Bools, Ints
 from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Sheet
 from pipeline.spreadsheet import plain, restored
 from pipeline.steps.quarantine import (

@@ -12,8 +12,8 @@ from pipeline import logs
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract
+from pipeline.core.process import process
 from pipeline.errors import FileRefused, Transient
-from pipeline.judge import judge
 from pipeline.rework import sources
 from pipeline.rework.patience import patiently
 from pipeline.store.load import Store
@@ -100,7 +100,7 @@ def _mend_file(
             return sum(
                 mending.readings(group.readings, entry.file_id)
                 for block in text
-                for group in judge(block, contract, now).groups
+                for group in process(block, contract, now).groups
             )
 
     try:

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.contract import Reason
+from pipeline.core.records import Ints
 from pipeline.errors import DiskTrouble
-from pipeline.records import Ints
 
 Became = Literal["loaded", "duplicate", "failing"]
 BECAME: tuple[Became, ...] = ("failing", "loaded", "duplicate")  # by their codes

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline import __version__
-from pipeline.budget import Bounds, Costs, nothing
+from pipeline.budget import Bounds, Costs
 from pipeline.clock import Clock, Present
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.rules import RETRIED_RULES
+from pipeline.core.checks import nothing
 from pipeline.drop import drop
 from pipeline.durable import sync_folder
 from pipeline.errors import FileChanged, FileRefused
@@ -87,7 +88,7 @@ def retry(
             return Retried(entry, "not repaired", message)
         try:
             present = Clock(settings.home, store.server_time).present()
-            read, rejected = _judged(settings, contract, found, present)
+            read, rejected = _processed(settings, contract, found, present)
         except FileRefused as refusal:
             return Retried(entry, "still refused", refusal.message)
         except FileChanged as change:
@@ -97,7 +98,7 @@ def retry(
         return _loaded(settings, store, contract, entry, found, reasons, by=by)
 
 
-def _judged(
+def _processed(
     settings: Settings, contract: Contract, found: Content, present: Present
 ) -> tuple[int, int]:
     """Return how many rows a file has, and how many break a rule; within its budget.
@@ -114,18 +115,18 @@ def _judged(
     reading = Reading(settings, contract, nothing)
     costs = Costs(Bounds.of(settings.limits), [found.size], batch.refused)
     reading.parse(batch, 0, settings.load.batch_bytes)
-    reading.judge_small(batch)
+    reading.process_small(batch)
     for trouble in (batch.refused.get(0), batch.left.get(0)):
         if trouble is not None:
             raise trouble
-    with closing(reading.judged(batch, [0], lambda: None)) as several:
-        for judged in (each for some in several for each in some):
-            read += sum(judged.rows.read.values())
-            rejected += len(judged.rejected)
-            for group in judged.groups:
+    with closing(reading.processed(batch, [0], lambda: None)) as several:
+        for processed in (each for some in several for each in some):
+            read += sum(processed.read.values())
+            rejected += len(processed.rejected_rows)
+            for group in processed.groups:
                 costs.named(group.readings.frame)
                 costs.named(group.repeats.frame)
-            costs.rejected(judged.rows.read, judged.rejected, judged.text_bytes)
+            costs.rejected(processed.read, processed.rejected_rows, processed.text_bytes)
     return read, rejected
 
 

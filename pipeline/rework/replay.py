@@ -27,10 +27,13 @@ from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
 from pipeline.contract.explain import conflict
+from pipeline.core import aggregate
+from pipeline.core.aggregate import Summary
+from pipeline.core.normalise import settle
+from pipeline.core.process import Group, Processed, process
+from pipeline.core.records import Bools, Ints, RejectedRow
+from pipeline.core.rejected import Rejected, joined
 from pipeline.errors import FileRefused
-from pipeline.judge import Group, Judged, judge
-from pipeline.records import Bools, Ints, Rejected
-from pipeline.rejects import Rejects, joined
 from pipeline.rework import sheets, sources
 from pipeline.rework.changes import Changes, Edits
 from pipeline.rework.edits import edits
@@ -38,9 +41,6 @@ from pipeline.rework.headers import Headers, as_blocks, text_of_lines
 from pipeline.rework.outcomes import DUPLICATE, LOADED, Became, Judgement, Outcomes, Verdict
 from pipeline.rework.patience import patiently
 from pipeline.rework.sheet import Problem, Sheet, Unreadable, decode
-from pipeline.steps import aggregate
-from pipeline.steps.aggregate import Summary
-from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow
 from pipeline.store.load import Landed, Load, Store, Stored
 from pipeline.store.rejected import RejectedRows
@@ -334,10 +334,10 @@ class _Attempt:
     ) -> tuple[npt.NDArray[np.int8], dict[int, tuple[Reason, ...]]]:
         """Load what passes; return what became of each row, and position → why it fails."""
         became = np.zeros(len(lines), np.int8)
-        rejected: list[Rejects] = []
+        rejected: list[Rejected] = []
         for block in as_blocks(self._headers, lines, texts):
-            judged = judge(block, self._replay._contract, self._now)
-            rejected += [judged.rejected, *self._loaded(load, judged, lines, became)]
+            judged = process(block, self._replay._contract, self._now)
+            rejected += [judged.rejected_rows, *self._loaded(load, judged, lines, became)]
         every = joined(rejected)
         at = np.searchsorted(lines, every.line_no)
         became[at] = 0
@@ -348,10 +348,10 @@ class _Attempt:
         }
 
     def _loaded(
-        self, load: Load, judged: Judged, lines: Ints, became: npt.NDArray[np.int8]
-    ) -> list[Rejects]:
+        self, load: Load, judged: Processed, lines: Ints, became: npt.NDArray[np.int8]
+    ) -> list[Rejected]:
         """Load what passes of a block; note what became of it, and return the conflicts."""
-        number = judged.rows.line_no
+        number = judged.lines.line_no
         rejected = []
         for group in judged.groups:
             landed = load.readings(group.readings, self._ids)
@@ -367,16 +367,16 @@ class _Attempt:
                 (landed.readings.frame, LOADED),
             ):
                 became[np.searchsorted(lines, number[frame["row"].to_numpy()])] = code
-            rejected.append(Rejects.of(self._conflicts(judged, group, landed)))
+            rejected.append(Rejected.of(self._conflicts(judged, group, landed)))
         return rejected
 
-    def _conflicts(self, judged: Judged, group: Group, landed: Landed) -> list[Rejected]:
+    def _conflicts(self, judged: Processed, group: Group, landed: Landed) -> list[RejectedRow]:
         """Return the rows that contradict what is stored, or an earlier one of them."""
-        rows = judged.rows
+        rows = judged.lines
         beaten = {stored.row: (stored.theirs, _where(stored)) for stored in landed.conflicts}
         _, conflicts = settle(group.readings, group.repeats, rows, [self._entry.name], beaten)
         conflicts += [
-            Rejected(
+            RejectedRow(
                 stored.file,
                 int(rows.line_no[stored.row]),
                 b"",

@@ -18,9 +18,9 @@ from pipeline import logs
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract
+from pipeline.core.process import process
+from pipeline.core.records import Ints
 from pipeline.errors import FileRefused, Terminal, Transient
-from pipeline.judge import judge
-from pipeline.records import Ints
 from pipeline.rework import sheets, sources
 from pipeline.rework.patience import patiently
 from pipeline.rework.sheet import Problem
@@ -186,10 +186,10 @@ def _bring_back(
     sensors: set[int] = set()
     try:
         for block in text:
-            judged = judge(block, contract, now)
+            judged = process(block, contract, now)
             for group in judged.groups:
                 every = pd.concat([group.readings.frame, group.repeats.frame]).sort_values("row")
-                lines = judged.rows.line_no[every["row"].to_numpy()]
+                lines = judged.lines.line_no[every["row"].to_numpy()]
                 every = every[~np.isin(lines, list(rejected))]
                 candidates = replace(group.readings, frame=every)
                 found = every.iloc[retraction.among_taken(candidates)]

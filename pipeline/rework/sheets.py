@@ -23,10 +23,10 @@ import pyarrow as pa
 from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
 from pipeline.contract.header import MAX_COLUMNS, Header
+from pipeline.core.rejected import Rejected
 from pipeline.errors import ConfigurationError, DiskTrouble, FileRefused
 from pipeline.permissions import FILE_MODE, create, make_folder
 from pipeline.records import Content
-from pipeline.rejects import Rejects
 from pipeline.rework import sources
 from pipeline.rework.changes import Changes
 from pipeline.rework.edits import edits
@@ -187,7 +187,7 @@ def _repaired(rows: RejectedRows, header: Header, changed: Changes) -> dict[int,
     return shown
 
 
-def _rejects(rows: RejectedRows, newer: _ByLine) -> Rejects:
+def _rejects(rows: RejectedRows, newer: _ByLine) -> Rejected:
     """Return rows with what is wrong with them: what was found last."""
     told: list[tuple[Reason, ...]] = []
     code = np.empty(len(rows), np.int64)
@@ -208,7 +208,7 @@ def _rejects(rows: RejectedRows, newer: _ByLine) -> Rejects:
                 )
             )
         code[at] = known[text]
-    return Rejects(np.zeros(len(rows), np.int64), rows.line_no, rows.exact, told, code)
+    return Rejected(np.zeros(len(rows), np.int64), rows.line_no, rows.exact, told, code)
 
 
 @dataclass(frozen=True, slots=True)

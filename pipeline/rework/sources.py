@@ -21,9 +21,10 @@ import pyarrow as pa
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.header import Header, recognise, section_header, unreadable_header
+from pipeline.core.records import Block, Ints
 from pipeline.errors import FileChanged, FileRefused, Transient
 from pipeline.hashes import inflated_sha256
-from pipeline.records import Block, Content, Ints
+from pipeline.records import Content
 from pipeline.rework.headers import Headers, as_blocks
 from pipeline.steps.quarantine import digits_in
 from pipeline.steps.read import Limits, blocks, content

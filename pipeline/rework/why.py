@@ -20,8 +20,8 @@ from pipeline.contract import PARTIAL, PLACE_UNKNOWN, Contract, flag_bits
 from pipeline.contract.header import Header
 from pipeline.contract.rules import ReasonRecord
 from pipeline.contract.timestamps import parse_time
+from pipeline.core.records import Block
 from pipeline.errors import FileRefused, Transient
-from pipeline.records import Block
 from pipeline.rework import sources
 from pipeline.rework.headers import Headers
 from pipeline.steps.quarantine import fields, own_names

@@ -28,11 +28,12 @@ import pyarrow.compute as pc
 from pipeline import spreadsheet
 from pipeline.contract.header import Header
 from pipeline.contract.rules import Reason
+from pipeline.core.records import Bools, Ints
+from pipeline.core.rejected import Rejected
 from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileRefused
 from pipeline.permissions import create, make_folder
-from pipeline.records import Bools, Content, Ints
-from pipeline.rejects import Rejects
+from pipeline.records import Content
 
 LEADING = ("line_no", "reasons")
 _HASH_DIGITS = 12
@@ -69,7 +70,7 @@ class Quarantine:
     def add(
         self,
         header: Header,
-        rejected: Rejects,
+        rejected: Rejected,
         repaired: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         """Write rejected rows of files with this header.

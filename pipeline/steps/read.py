@@ -28,10 +28,11 @@ from pipeline.budget import ALWAYS_ALLOWED
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.header import MAX_HEADER_BYTES, recognise
+from pipeline.core.records import Block, Ints
+from pipeline.core.sections import Sections
 from pipeline.errors import DiskTrouble, FileChanged, FileRefused
 from pipeline.inflate import decoded
-from pipeline.records import Block, Content, Ints
-from pipeline.sections import Sections
+from pipeline.records import Content
 from pipeline.unstored import first_type, refuse
 
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -212,7 +213,7 @@ def _blocks(
     text = first[end:]
     if name := first_type(text, header, contract):
         refuse(name, header, _rows_again(item, text, limits, alive))
-    sections = Sections(file, header, contract)
+    sections = Sections(file, header, contract, item.sha256)
     while True:
         _refuse_long_line(text, at_line, limits)
         for some, ends in _of_few_lines(text, limits.block_bytes // _SHORT_LINE):

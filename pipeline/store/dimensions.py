@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.core.groups import group_sizes, group_starts
+from pipeline.core.records import Ints, Readings
 from pipeline.errors import Outdated
-from pipeline.records import Ints, Readings
-from pipeline.runs import run_sizes, run_starts
 from pipeline.store.copy import Cursor
 from pipeline.store.sql import statement
 
@@ -83,7 +83,7 @@ class Adding:
     def sensors(self, readings: Readings) -> None:
         """See to it that every sensor of the readings, sorted by sensor, is known."""
         every = readings.frame["sensor_id"].to_numpy()
-        sensors = every[run_starts(every)].tolist()
+        sensors = every[group_starts(every)].tolist()
         self.used.sensors.update(sensors)
         new = [
             sensor
@@ -104,7 +104,7 @@ class Adding:
             frame["lon"].to_numpy().view(np.int64),
         ]
         # Readings are sorted by sensor, and sensors seldom move: long runs share a place.
-        starts = run_starts(*parts)
+        starts = group_starts(*parts)
         runs: list[Place] = list(zip(*(part[starts].tolist() for part in parts), strict=True))
         places = set(runs)
         if new := {place for place in places if self._key(place) is None}:
@@ -112,7 +112,7 @@ class Adding:
         keys = {place: key for place in places if (key := self._key(place)) is not None}
         self.used.places |= keys
         each = np.array([keys[place] for place in runs], np.int32)
-        return np.repeat(each, run_sizes(starts, len(frame)))
+        return np.repeat(each, group_sizes(starts, len(frame)))
 
     def check(self, cursor: Cursor) -> None:
         """Make sure that every sensor and place that was used is there, and is what it was.

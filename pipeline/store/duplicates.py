@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from pipeline.records import Ints
-from pipeline.runs import run_starts
+from pipeline.core.groups import group_starts
+from pipeline.core.records import Ints
 from pipeline.store.copy import Cursor, copy_in
 
 _MANY = 100_000
@@ -64,7 +64,7 @@ def _joined(files: Ints, sensors: Ints, first: Ints, last: Ints) -> tuple[Ints, 
     """Return one span for each file and sensor."""
     order = np.lexsort((sensors, files))
     files, sensors = files[order], sensors[order]
-    starts = run_starts(files, sensors)
+    starts = group_starts(files, sensors)
     return (
         files[starts],
         sensors[starts],

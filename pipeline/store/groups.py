@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.contract.header import Header
-from pipeline.records import Bools, Ints
-from pipeline.rejects import Rejects
+from pipeline.core.records import Bools, Ints
+from pipeline.core.rejected import Rejected
 from pipeline.store.copy import Cursor
 
 # Of a transaction: a damaged file may have another text there in each of a million rows.
@@ -37,7 +37,7 @@ class Groups:
     _rows: dict[Key, int] = field(default_factory=dict)
     _last: dict[int, int] = field(default_factory=dict)
 
-    def add(self, header: Header, rejected: Rejects, file_ids: Ints) -> npt.NDArray[np.int32]:
+    def add(self, header: Header, rejected: Rejected, file_ids: Ints) -> npt.NDArray[np.int32]:
         """Count rejected rows; return the number of each one's group.
 
         Args:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.contract.rules import RETRIED_RULES
-from pipeline.records import Span
+from pipeline.core.records import Span
 from pipeline.store.copy import Cursor
 from pipeline.store.sql import statement
 

@@ -30,9 +30,9 @@ import sqlalchemy as sa
 from pipeline import logs
 from pipeline.contract.header import Header
 from pipeline.contract.quantities import SORTED_NAMES
+from pipeline.core.records import Bools, Columns, Ints, Readings, Repeats
+from pipeline.core.rejected import Rejected
 from pipeline.errors import DatabaseTrouble, Outdated
-from pipeline.records import Bools, Columns, Ints, Readings, Repeats
-from pipeline.rejects import Rejects
 from pipeline.store import clock, ledger, rollup
 from pipeline.store.background import Background
 from pipeline.store.blocking import said_when_blocked
@@ -433,10 +433,10 @@ class Load:
         ]
 
     def hourly(self, statistics: Columns) -> None:
-        """Merge the hours of a `steps.aggregate.Summary` into the rollup."""
+        """Merge the hours of a `core.aggregate.Summary` into the rollup."""
         rollup.merge(self._cursor, statistics)
 
-    def quarantined(self, header: Header, rejected: Rejects, file_ids: Ints) -> None:
+    def quarantined(self, header: Header, rejected: Rejected, file_ids: Ints) -> None:
         """Write rejected rows, with their verbatim lines and reasons.
 
         Args:
@@ -471,7 +471,7 @@ class Load:
 
         Args:
             files: the batch's files, books balanced.
-            aggregates: `by_file` of a `steps.aggregate.Summary`; None when nothing was loaded.
+            aggregates: `by_file` of a `core.aggregate.Summary`; None when nothing was loaded.
             file_ids: a file's position in the batch → its number.
         """
         self._adding.check(self._cursor)

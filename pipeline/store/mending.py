@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import pyarrow as pa
 
-from pipeline.records import Readings
+from pipeline.core.records import Readings
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Load, span_of
 from pipeline.store.sql import statement

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.records import Bools, Ints, Readings
-from pipeline.runs import run_sizes, run_starts
+from pipeline.core.groups import group_sizes, group_starts
+from pipeline.core.records import Bools, Ints, Readings
 
 _SENSORS = 500_000
 _NEVER = np.iinfo(np.int64).min
@@ -66,8 +66,8 @@ class Latest:
             return np.ones(len(readings.frame), bool)
         sensor = readings.frame["sensor_id"].to_numpy()
         time = readings.frame["ts"].to_numpy().view(np.int64)
-        starts = run_starts(sensor)
-        sizes = run_sizes(starts, len(sensor))
+        starts = group_starts(sensor)
+        sizes = group_sizes(starts, len(sensor))
         keys = [(readings.table, number) for number in sensor[starts].tolist()]
         before = np.array([self._times.get(key, _NEVER) for key in keys])
         latest = np.maximum(before, time[starts + sizes - 1])

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg.rows import tuple_row
 
-from pipeline.records import Ints
+from pipeline.core.records import Ints
 from pipeline.store.sql import statement
 
 ROWS = 20_000  # at a time

@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from pipeline.records import Readings
+from pipeline.core.records import Readings
 from pipeline.store import rollup
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Load

@@ -23,7 +23,7 @@ from pipeline.store.tables import RAW, cells
 if TYPE_CHECKING:  # listing what waits takes less time without these
     import pyarrow as pa
 
-    from pipeline.records import Ints
+    from pipeline.core.records import Ints
     from pipeline.store.copy import Cursor
     from pipeline.store.load import Load, Store
     from pipeline.store.rejected import RejectedRows

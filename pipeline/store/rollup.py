@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from pipeline.contract.indices import COMPLETE_HOUR
 from pipeline.contract.quantities import QUANTITIES, SORTED_NAMES
-from pipeline.records import Columns, Ints
-from pipeline.runs import join_runs, run_sizes, run_starts
+from pipeline.core.groups import group_sizes, group_starts, join_groups
+from pipeline.core.records import Columns, Ints
 from pipeline.store.copy import Cursor, copy_in, savepoint
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, cells
@@ -30,7 +30,7 @@ def merge(cursor: Cursor, statistics: Columns) -> None:
 
     Args:
         cursor: of the transaction that loads the readings.
-        statistics: `hourly` of a `steps.aggregate.Summary`, sorted.
+        statistics: `hourly` of a `core.aggregate.Summary`, sorted.
     """
     _hours(cursor, statistics)
     _days(cursor, statistics)
@@ -78,7 +78,7 @@ class Places:
             return
         sensors, keys = (columns[name].to_numpy() for name in ("sensor_id", "location_key"))
         times = columns["ts"].cast(pa.int64()).to_numpy()
-        starts = run_starts(sensors, keys)
+        starts = group_starts(sensors, keys)
         ends = np.append(starts[1:], len(times)) - 1
         for sensor, key, first, last in zip(
             sensors[starts].tolist(),
@@ -127,15 +127,15 @@ def _days(cursor: Cursor, ordered: Columns) -> None:
     """Bring the days of some hours up to date; the hours are in the database already."""
     sensors, quantities = ordered["sensor_id"], ordered["quantity"]
     day = ordered["hour"] // _DAY
-    starts = run_starts(sensors, quantities, day)
+    starts = group_starts(sensors, quantities, day)
     complete = np.add.reduceat((ordered["n"] >= COMPLETE_HOUR).astype(np.int16), starts)
     columns = {
         "sensor_id": pa.array(sensors[starts], pa.int32()),
         "quantity": _names(quantities[starts]),
         "day": pa.array(day[starts].astype(np.int32), pa.date32()),
-        "hours": pa.array(run_sizes(starts, len(day)), pa.int16()),
+        "hours": pa.array(group_sizes(starts, len(day)), pa.int16()),
         "complete_hours": pa.array(complete, pa.int16()),
-        **_statistics(join_runs(ordered, starts)),
+        **_statistics(join_groups(ordered, starts)),
     }
     try:
         # If none of these days is known, then these hours are all that they have.

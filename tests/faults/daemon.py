@@ -152,10 +152,10 @@ def _become(request: dict[str, Any]) -> NoReturn:
 def _warm_up() -> None:
     """Take a few rows through the steps: the first time, much more is imported."""
     from pipeline.contract import Contract
+    from pipeline.core.normalise import normalise
+    from pipeline.core.parse import parse
+    from pipeline.core.validate import validate
     from pipeline.steps import read
-    from pipeline.steps.normalise import normalise
-    from pipeline.steps.split import split
-    from pipeline.steps.validate import validate
 
     contract = Contract.with_overrides({}, {})
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +163,7 @@ def _warm_up() -> None:
         path.write_text(text(3, bad=1))
         limits = read.Limits(1 << 20, 1 << 20, 1 << 20)
         for block in read.blocks(read.content(path, 1 << 20), 0, contract, limits):
-            rows_ = split(block)
+            rows_ = parse(block)
             valid, _ = validate(rows_, contract, datetime.now(UTC))
             for group in valid:
                 normalise(group, rows_, contract)

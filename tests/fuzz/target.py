@@ -12,10 +12,10 @@ from pathlib import Path
 from pipeline.budget import Bounds, Budget, Tally, rejected_of
 from pipeline.contract import FILE_RULES, ROW_RULES, Contract
 from pipeline.contract.header import recognise, section_header
+from pipeline.core.normalise import settle
+from pipeline.core.process import Processed, process
 from pipeline.errors import FileRefused
-from pipeline.judge import Judged, judge
 from pipeline.steps import read
-from pipeline.steps.normalise import settle
 from pipeline.steps.quarantine import base_name, display_name, fields, refused_name, written
 from tests.fuzz.hostile import Hostile, path_name
 
@@ -127,29 +127,30 @@ def _take(path: Path, taken: Taken, hold: int) -> None:
         if block.header.fault is None:
             assert recognise(block.header.line, CONTRACT) == block.header
         with budget.at_work():
-            judged = judge(block, CONTRACT, NOW, budget.check)
+            judged = process(block, CONTRACT, NOW, budget.check)
         _check_block(judged, taken)
-        for _, own in rejected_of(judged.rejected, [0]):
-            tally.add(judged.rows.read.get(0, 0), own)
+        for _, own in rejected_of(judged.rejected_rows, [0]):
+            tally.add(judged.read.get(0, 0), own)
 
 
-def _check_block(judged: Judged, taken: Taken) -> None:
+def _check_block(judged: Processed, taken: Taken) -> None:
     """Check the books of a block, and that what is told of its rows can be written out."""
     loaded = repeated = 0
     for group in judged.groups:
         loaded += len(group.readings.frame)
-        equal, conflicts = settle(group.readings, group.repeats, judged.rows, ["it"], {})
+        equal, conflicts = settle(group.readings, group.repeats, judged.lines, ["it"], {})
         repeated += sum(equal.values()) + len(conflicts)
         assert group.readings.frame["sensor_id"].gt(0).all()
-    read_ = sum(judged.rows.read.values())
-    assert read_ == loaded + repeated + len(judged.rejected)
+    read_ = sum(judged.read.values())
+    assert read_ == loaded + repeated + len(judged.rejected_rows)
     taken.read += read_
-    for told, code in zip(judged.rejected.told, range(len(judged.rejected.told)), strict=True):
+    rejected = judged.rejected_rows
+    for code, told in enumerate(rejected.told):
         for reason in told:
             assert reason.rule in ROW_RULES
             assert len(reason.message) < 1_000, reason.message[:200]
             reason.message.encode()
-        taken.rules[told[0].rule] += int((judged.rejected.code == code).sum()) if code < 20 else 1
-    assert len(judged.rejected.json) == len(judged.rejected.told)
-    for row in list(judged.rejected)[:20]:
+        taken.rules[told[0].rule] += int((rejected.code == code).sum()) if code < 20 else 1
+    assert len(rejected.json) == len(rejected.told)
+    for row in list(rejected)[:20]:
         written(fields(judged.header, row.line), judged.header.delimiter).encode()

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from pipeline import judge as judging
 from pipeline.contract import Contract
+from pipeline.core import aggregate
+from pipeline.core import process as processing
+from pipeline.core.records import Block, Columns
 from pipeline.errors import DatabaseTrouble, DatabaseUnavailable
-from pipeline.records import Block, Columns
-from pipeline.steps import aggregate
 from pipeline.store import load as loading
 from pipeline.store import rollup
 from pipeline.store.background import Background
@@ -293,10 +293,12 @@ def test_no_more_is_held_while_the_database_is_slow(
 ) -> None:
     judged, stored, most, largest = 0, 0, 0, 0
 
-    def judge(block: Block, contract: Contract, now: datetime, *bounds: Any) -> judging.Judged:
+    def process(
+        block: Block, contract: Contract, now: datetime, *bounds: Any, **options: Any
+    ) -> processing.Processed:
         nonlocal judged, most, largest
-        found = real(block, contract, now, *bounds)
-        rows = sum(found.rows.read.values())
+        found = real(block, contract, now, *bounds, **options)
+        rows = sum(found.read.values())
         judged, largest = judged + rows, max(largest, rows)
         most = max(most, judged - stored)
         return found
@@ -310,8 +312,8 @@ def test_no_more_is_held_while_the_database_is_slow(
             cursor.execute("SELECT pg_sleep(0.1)")  # time for whoever would read on
             stored += len(columns["ts"])
 
-    real = judging.judge
-    monkeypatch.setattr("pipeline.reading.judge", judge)
+    real = processing.process
+    monkeypatch.setattr("pipeline.reading.process", process)
     monkeypatch.setattr(loading, "copy_in", slow)
     assert streamed.load(many(days=20)).state == "loaded"
     # At most two each: being copied, made ready for that, and waiting.

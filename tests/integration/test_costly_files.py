@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline import flow, judge, reading
+from pipeline import flow, reading
 from pipeline.contract.rules import LIMIT_RULES
+from pipeline.core import process as processing
+from pipeline.core import validate as validation
 from pipeline.errors import DatabaseUnavailable, DiskTrouble, FileChanged, FileRefused, Stopped
 from pipeline.reading import Reading
 from pipeline.rework.refused import Retried, retry
 from pipeline.rework.targets import one
 from pipeline.steps import archive
-from pipeline.steps import validate as validation
 from pipeline.store.engine import driver_of
 from pipeline.store.load import Store
 from pipeline.store.rework import Entry, Workbench
@@ -334,16 +335,16 @@ def test_only_the_file_that_costs_too_much_is_refused(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small files share a block: when that takes too long, each has to answer for itself."""
-    real = judge.judge
+    real = processing.process
 
-    def slow(block: Any, *given: Any) -> Any:
+    def slow(block: Any, *given: Any, **options: Any) -> Any:
         if b"slow" in block.text:
             until = time.thread_time() + 0.3
             while time.thread_time() < until:
                 given[2]()
-        return real(block, *given)
+        return real(block, *given, **options)
 
-    monkeypatch.setattr(reading, "judge", slow)
+    monkeypatch.setattr(reading, "process", slow)
     monkeypatch.setattr(site.flow, "settings", site.settings.changed(file_seconds=0.2))
 
     became = take(site, first=GOOD, slow=sds(pm(3), "slow"), last=sds(pm(4)))
@@ -379,7 +380,7 @@ def test_a_refused_file_is_tried_again_within_its_budget(
         most.append(given[4] if len(given) > 4 else None)
         return real(*given)
 
-    monkeypatch.setattr(judge, "validate", validate)
+    monkeypatch.setattr(processing, "validate", validate)
     monkeypatch.setattr(flow.Flow, "process", lambda *_: pytest.fail("it was tried for real"))
 
     began = time.thread_time()

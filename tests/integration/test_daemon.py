@@ -18,13 +18,14 @@ from structlog.testing import capture_logs
 from pipeline import hashes
 from pipeline.cli.session import _require_tables
 from pipeline.config import load_settings
+from pipeline.core.parse import parse as really_split
+from pipeline.core.records import Block, Rows
 from pipeline.daemon import Daemon
 from pipeline.errors import ConfigurationError, FileChanged, PipelineError
 from pipeline.flow import Flow
-from pipeline.records import Block, Content, Rows
+from pipeline.records import Content
 from pipeline.retention import Swept
 from pipeline.steps import archive, read
-from pipeline.steps.split import split as really_split
 from pipeline.store import engine as store_engine
 from pipeline.store.load import Store
 from tests.integration.conftest import Site, pm, sds
@@ -72,7 +73,7 @@ def test_a_file_that_breaks_us_does_not_stop_the_others(
             raise RuntimeError(message)
         return really_split(block, check)
 
-    monkeypatch.setattr("pipeline.judge.split", split)
+    monkeypatch.setattr("pipeline.core.process.parse", split)
     names = ["a.csv", "breaks.csv", "c.csv"]
     for second, (name, value) in enumerate(zip(names, (1, 666, 3), strict=True)):
         site.drop(name, sds(pm(second, p1=value)))
@@ -89,7 +90,7 @@ def test_a_file_that_breaks_us_does_not_stop_the_others(
     assert site.raw_rows() == 2
     site.check_books()
     # Mended, and the wait over, it is taken like any other.
-    monkeypatch.setattr("pipeline.judge.split", really_split)
+    monkeypatch.setattr("pipeline.core.process.parse", really_split)
     daemon._held._until = 0.0
     daemon._look()
     assert site.raw_rows() == 3

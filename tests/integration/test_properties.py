@@ -26,12 +26,13 @@ from hypothesis import strategies as st
 from pipeline.config import load_settings
 from pipeline.contract import MAX_ID, Contract, Model
 from pipeline.contract.header import Header, recognise
+from pipeline.core.normalise import normalise, settle
+from pipeline.core.parse import parse
+from pipeline.core.records import Block, RejectedRow
+from pipeline.core.validate import validate
 from pipeline.errors import FileRefused
-from pipeline.records import Block, Content, Rejected
+from pipeline.records import Content
 from pipeline.steps import read
-from pipeline.steps.normalise import normalise, settle
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
 from tests.integration.conftest import (
     ARCHIVE_BME,
     ARCHIVE_DS18B20,
@@ -197,10 +198,10 @@ def oracle(line: bytes, header: Header, now: datetime = NOW) -> Reading | Fault:
             empty = not fields[header.names.index("sensor_type")]
             return {("sensor_type", "empty" if empty else "model")}
         model = fitting[cells["sensor_type"].lower()]
-    return judge(cells, model, now)
+    return process(cells, model, now)
 
 
-def judge(cells: dict[str, str], model: Model, now: datetime) -> Reading | Fault:
+def process(cells: dict[str, str], model: Model, now: datetime) -> Reading | Fault:
     faults: Fault = set()
 
     def whole(name: str, least: int, *, optional: bool) -> int | None:
@@ -385,14 +386,14 @@ Place = tuple[int, int]  # which file, which line
 
 
 @dataclass
-class Judged:
+class Processed:
     """What the pipeline says of a block."""
 
     header: Header
     good: dict[Place, Reading]
-    bad: dict[Place, Rejected]
+    bad: dict[Place, RejectedRow]
     duplicates: int
-    conflicts: list[Rejected]
+    conflicts: list[RejectedRow]
 
 
 def blocks_of(raw: bytes, file: int, block_bytes: int) -> list[Block]:
@@ -400,11 +401,11 @@ def blocks_of(raw: bytes, file: int, block_bytes: int) -> list[Block]:
     return list(read.blocks(content, file, CONTRACT, read.Limits(block_bytes, 2**20, 2**30)))
 
 
-def judged_by_us(block: Block, names: list[str]) -> Judged:
-    split_rows = split(block)
+def judged_by_us(block: Block, names: list[str]) -> Processed:
+    split_rows = parse(block)
     valid, found = validate(split_rows, CONTRACT, NOW)
     rejected = [*found, *split_rows.rejected]
-    judged = Judged(block.header, {}, {(row.file, row.line_no): row for row in rejected}, 0, [])
+    judged = Processed(block.header, {}, {(row.file, row.line_no): row for row in rejected}, 0, [])
     assert len(judged.bad) == len(rejected)
     for group in valid:
         readings, repeats = normalise(group, split_rows, CONTRACT)
@@ -441,7 +442,7 @@ def check_refusal(rule: str, header_text: str | None) -> None:
             recognise(header_text, CONTRACT)
 
 
-def check_block(judged: Judged, lines: dict[Place, bytes]) -> None:
+def check_block(judged: Processed, lines: dict[Place, bytes]) -> None:
     for place, reading in judged.good.items():
         assert oracle(lines[place], judged.header) == reading
     for place, row in judged.bad.items():

@@ -1,4 +1,4 @@
-"""What is read and judged ahead gives way: to a stop, to the database, to what it finds itself."""
+"""What is read and processed ahead gives way: to a stop, to the database, to what it finds."""
 
 from __future__ import annotations
 
@@ -92,21 +92,21 @@ def garbage(number: int, rows: int) -> str:
 
 
 def seen(site: Site, monkeypatch: pytest.MonkeyPatch, *batches: dict[str, str]) -> list[str]:
-    """Load batches; return in which order they were read, judged and loaded."""
+    """Load batches; return in which order they were read, processed and loaded."""
     done: list[str] = []
     reads = [threading.Event() for _ in batches]
     flow = type(site.flow)
-    real = {name: getattr(flow, name) for name in ("_read", "_judge", "_finish")}
+    real = {name: getattr(flow, name) for name in ("_read", "_process_small", "_finish")}
 
     def read(self: Flow, found: Sequence[Found]) -> Batch:
         done.append(f"read {found[0].path.stem}")
         batch: Batch = real["_read"](self, found)
         return batch
 
-    def judge(self: Flow, batch: Batch) -> None:
-        if not batch.is_judged:
-            done.append(f"judge {batch.files[0].path.stem}")
-        real["_judge"](self, batch)
+    def process(self: Flow, batch: Batch) -> None:
+        if not batch.is_processed:
+            done.append(f"process {batch.files[0].path.stem}")
+        real["_process_small"](self, batch)
         if batch.files[0].path.stem == "second":
             reads[0].set()
 
@@ -119,7 +119,7 @@ def seen(site: Site, monkeypatch: pytest.MonkeyPatch, *batches: dict[str, str]) 
 
     waits = "first" in batches[0] and batches[0]["first"] == GOOD
     monkeypatch.setattr(flow, "_read", read)
-    monkeypatch.setattr(flow, "_judge", judge)
+    monkeypatch.setattr(flow, "_process_small", process)
     monkeypatch.setattr(flow, "_finish", finish)
     found = []
     for batch in batches:
@@ -134,12 +134,12 @@ def seen(site: Site, monkeypatch: pytest.MonkeyPatch, *batches: dict[str, str]) 
 
 GOOD = sds(pm(1))
 OTHER = sds(pm(2))
-READ, JUDGED = ["read second"], ["read second", "judge second"]
+READ, PROCESSED = ["read second"], ["read second", "process second"]
 
 
-def test_a_batch_is_read_and_judged_ahead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_read_and_processed_ahead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     done = seen(site, monkeypatch, {"first": GOOD}, {"second": OTHER})
-    assert done == ["read first", "judge first", *JUDGED, "load first", "load second"]
+    assert done == ["read first", "process first", *PROCESSED, "load first", "load second"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_nothing_is_read_ahead_of_a_heavy_batch(
 ) -> None:
     """The rows of the first are rejected for very many reasons."""
     done = seen(site, monkeypatch, heavy, {"second": OTHER})
-    assert done == ["read first", "judge first", "load first", *JUDGED, "load second"]
+    assert done == ["read first", "process first", "load first", *PROCESSED, "load second"]
     assert site.one("SELECT count(*) FROM air.quarantined_row") == sum(
         content.count("\n") - 1 for content in heavy.values()
     )
@@ -165,7 +165,9 @@ def test_what_is_held_of_a_batch_is_bounded(site: Site) -> None:
     for number in range(30):
         site.drop(f"{number}.csv", garbage(number, 900))
     batch = site.flow._prepare(site.scan())
-    reasons = sum(len(each) for judged in batch.judged.values() for each in judged.rejected.told)
+    reasons = sum(
+        len(each) for processed in batch.processed.values() for each in processed.rejected_rows.told
+    )
     assert 0 < reasons <= 16 * 2**20 // 512
     assert len(batch.unheld) > 20
     outcomes = site.run()

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import reading
-from pipeline.judge import Judged
-from pipeline.records import Block, Readings
+from pipeline.core.process import Processed
+from pipeline.core.records import Block, Readings
 from pipeline.store import load as loading
 from pipeline.store import parts as preparing
 from pipeline.store.copy import Cursor, copy_in
@@ -240,8 +240,11 @@ def test_what_is_copied_together_makes_no_difference_to_anything(
     for several in (1, 2, 3):
 
         def grouped(
-            blocks: Generator[Block], work: Callable[[Block], Judged], *_: int, many: int = several
-        ) -> Generator[list[Judged]]:
+            blocks: Generator[Block],
+            work: Callable[[Block], Processed],
+            *_: int,
+            many: int = several,
+        ) -> Generator[list[Processed]]:
             judged = map(work, blocks)
             while some := list(islice(judged, many)):
                 yield some

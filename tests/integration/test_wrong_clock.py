@@ -219,8 +219,8 @@ def test_behind_the_clock_of_a_database_elsewhere_is_enough(off: timedelta, site
     site.check_books()
 
 
-def test_a_batch_is_judged_against_one_present(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock passes the limit between two attempts: both judge alike."""
+def test_a_batch_is_processed_against_one_present(site: Site) -> None:
+    """The clock passes the limit between two attempts: both decide alike."""
     now = datetime.now(UTC)
     off = [timedelta()]
 
@@ -236,6 +236,40 @@ def test_a_batch_is_judged_against_one_present(site: Site, monkeypatch: pytest.M
     off[0] = timedelta(hours=20)
     site.flow._finish(site.scan(), prepared)
     assert site.counts("edge.csv") == (1, 0, 0, 1)
+
+
+def test_a_large_file_that_is_tried_again_is_processed_against_the_same_present(
+    site: Site,
+) -> None:
+    """It is read and processed anew at each attempt, and the present stays what it was."""
+    now = datetime.now(UTC)
+    off, waits = [timedelta()], []
+
+    def read() -> Reading:
+        seen = read_clocks()
+        return replace(seen, wall=seen.wall + off[0].total_seconds())
+
+    def cut_off() -> None:
+        """Cut the connection in the middle of the first attempt; the clock passes the limit."""
+        loading = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            " AND datname = current_database() AND xact_start < now() AND query LIKE 'COPY%'"
+        )
+        if not off[0] and site.sql(loading):
+            off[0] = timedelta(hours=20)
+
+    site.flow.clock = Clock(site.settings.home, site.flow.store.server_time, read)
+    site.settings = site.settings.model_copy(update={"batch_bytes": 1, "block_bytes": 2**12})
+    site.flow.settings = site.settings
+    site.flow.on_progress, site.flow.retry_seconds = cut_off, 120.0
+    site.flow.on_wait = lambda error, _: waits.append(str(error))
+    usual = [reading(now - timedelta(hours=9, seconds=second)) for second in range(2_000)]
+    future = reading(now + timedelta(hours=30))
+    site.drop("large.csv", ARCHIVE_SDS + "".join([future, *usual, future]))
+    site.run()
+    assert waits
+    assert site.counts("large.csv") == (2_002, 2_000, 0, 2)
+    site.check_books()
 
 
 # --- real processes under a shifted clock ---------------------------------------------------------

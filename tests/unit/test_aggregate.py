@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.contract.quantities import SORTED_NAMES
-from pipeline.records import Columns, Readings
-from pipeline.steps import aggregate
-from pipeline.steps.aggregate import summarise
+from pipeline.core import aggregate
+from pipeline.core.aggregate import summarise
+from pipeline.core.records import Columns, Readings
 
 Values = npt.NDArray[np.float32]
 KEYS = ("sensor_id", "quantity", "hour")

@@ -17,19 +17,20 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pipeline.budget import Bounds, Budget, Costs, TooManyReasons, watched
+from pipeline.budget import Bounds, Budget, Costs
 from pipeline.contract import Contract
 from pipeline.contract.header import MAX_COLUMNS, MAX_HEADER_BYTES, MAX_NAME, recognise
+from pipeline.core.checks import TooManyReasons, watched
+from pipeline.core.parse import parse
+from pipeline.core.process import process
+from pipeline.core.records import Block, Segment
+from pipeline.core.rejected import Rejected
+from pipeline.core.validate import validate
 from pipeline.errors import FileRefused
 from pipeline.inflate import decoded
-from pipeline.judge import judge
 from pipeline.reading import cut
-from pipeline.records import Block, Segment
-from pipeline.rejects import Rejects
 from pipeline.rework.sheet import Sheet, Unreadable, decode
 from pipeline.steps import read
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
 from tests.fuzz.hostile import Hostile, files
 from tests.fuzz.target import take
 
@@ -198,16 +199,16 @@ DIRTY = {
 def test_judging_can_be_stopped_anywhere(kind: str) -> None:
     dirty = block(*DIRTY[kind])
     checks: list[None] = []
-    judge(dirty, CONTRACT, NOW, lambda: checks.append(None))
+    process(dirty, CONTRACT, NOW, lambda: checks.append(None))
     assert len(checks) > 10
     for calls in (1, len(checks) // 2, len(checks)):
         with pytest.raises(Stop):
-            judge(dirty, CONTRACT, NOW, stop_at(calls))
+            process(dirty, CONTRACT, NOW, stop_at(calls))
 
 
 @pytest.mark.parametrize("kind", ["NUL", "latin", "returns", "quotes", "headers", "short"])
 def test_equal_rows_share_their_reason(kind: str) -> None:
-    rejected = judge(block(*DIRTY[kind]), CONTRACT, NOW).rejected
+    rejected = process(block(*DIRTY[kind]), CONTRACT, NOW).rejected_rows
     assert len(rejected) == 20_000
     assert len(rejected.told) == 1
 
@@ -215,7 +216,7 @@ def test_equal_rows_share_their_reason(kind: str) -> None:
 def test_many_sensor_types_take_no_longer_than_one() -> None:
     """To look for each of them among all rows would take minutes."""
     began = time.thread_time()
-    rejected = judge(block(*DIRTY["types"]), CONTRACT, NOW).rejected
+    rejected = process(block(*DIRTY["types"]), CONTRACT, NOW).rejected_rows
     assert len(rejected.told) == 40_000
     assert [row.reasons[0].value for row in rejected][:2] == ["t0", "t1"]
     assert time.thread_time() - began < 4
@@ -225,14 +226,14 @@ def test_a_long_cell_is_told_in_short() -> None:
     for cell in (b"9" * 500_000 + b",5", b"1e" + b"9" * 500_000, b"z" * 500_000):
         line = b"92;%s;1;1;1;2017-07-01T00:00:00;%s;1"
         for row in (line % (b"SDS011", cell), line % (cell, b"1")):
-            (rejected,) = judge(block(row), CONTRACT, NOW).rejected
+            (rejected,) = process(block(row), CONTRACT, NOW).rejected_rows
             assert all(len(reason.message) < 400 for reason in rejected.reasons)
             assert all(len(reason.value or "") <= 80 for reason in rejected.reasons)
 
 
 def test_too_many_reasons_are_known_before_they_take_any_room() -> None:
     dirty = block(*DIRTY["garbage"])
-    rows = split(dirty)
+    rows = parse(dirty)
     with pytest.raises(TooManyReasons) as told:
         validate(rows, CONTRACT, NOW, most_reasons=20_000)
     assert told.value.reasons == 56_001  # with one for the type
@@ -242,9 +243,11 @@ def test_too_many_reasons_are_known_before_they_take_any_room() -> None:
         2 + sum(piece.segments[0].lines for piece in pieces[:i]) for i in range(len(pieces))
     ]
     apart = [
-        row for piece in pieces for row in judge(piece, CONTRACT, NOW, most_reasons=10_000).rejected
+        row
+        for piece in pieces
+        for row in process(piece, CONTRACT, NOW, most_reasons=10_000).rejected_rows
     ]
-    assert apart == list(judge(dirty, CONTRACT, NOW).rejected)
+    assert apart == list(process(dirty, CONTRACT, NOW).rejected_rows)
 
 
 def test_blocks_of_several_files_are_cut_where_lines_end() -> None:
@@ -293,8 +296,8 @@ def test_waiting_costs_nothing() -> None:
         time.sleep(0.2)
 
 
-def rejects(lines: int, rule: bytes = b"x") -> Rejects:
-    return judge(block(*[rule] * lines), CONTRACT, NOW).rejected
+def rejects(lines: int, rule: bytes = b"x") -> Rejected:
+    return process(block(*[rule] * lines), CONTRACT, NOW).rejected_rows
 
 
 @pytest.mark.parametrize(

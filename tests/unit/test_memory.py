@@ -12,12 +12,13 @@ import pytest
 
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
+from pipeline.core.malformed import malformed_numbers
+from pipeline.core.parse import _lines_with
+from pipeline.core.records import Block, Segment
 from pipeline.errors import FileChanged, FileRefused, forget_frames
-from pipeline.odd import odd_numbers
-from pipeline.records import Block, Content, Segment
+from pipeline.records import Content
 from pipeline.singling import Singling
 from pipeline.steps.read import _of_few_lines, merged
-from pipeline.steps.split import _lines_with
 from pipeline.transaction import Batch
 
 CONTRACT = Contract.default()
@@ -74,7 +75,7 @@ def test_looking_for_lines_takes_no_more_than_their_text() -> None:
 
 def test_looking_at_a_long_number_takes_a_few_times_its_text() -> None:
     text = pa.array(["9" * 4 * MIB])
-    assert peak(lambda: odd_numbers(text)) < 10 * 4 * MIB
+    assert peak(lambda: malformed_numbers(text)) < 10 * 4 * MIB
 
 
 def test_files_of_short_lines_share_blocks_of_few() -> None:

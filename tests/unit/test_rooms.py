@@ -22,7 +22,9 @@ MODULES = {
 # Room → the rooms it may import; everybody may import from their own room. What is not listed may
 # be imported by nobody but those who name it.
 BASE = {"contract", "errors", "logs", "permissions"}
-TEXTS = {"sections", "unstored"}
+TEXTS = {"unstored"}
+# What the contract and the errors need, and the core with them.
+BASE_OF_CORE = {"descriptors", "visible"}
 MAY_IMPORT: dict[str, set[str]] = {
     "descriptors": set(),
     "errors": {"descriptors"},
@@ -32,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "logs": {"foreign", "permissions", "visible"},
     "contract": {"errors", "visible"},
     "config": {"contract", "errors", "foreign"},
-    "records": {"contract"},
+    "records": set(),
     "metrics": set(),
     "endpoint": {"errors", "metrics"},
     "spreadsheet": set(),
@@ -45,37 +47,35 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drop": {"errors", "naming", "permissions"},
     "embedded": {"errors", "durable", "foreign"},
     "simulate": {"contract", "errors", "drop", "permissions"},
-    "runs": {"records"},
-    "odd": {"records"},
-    "rejects": {"contract", "records"},
-    "budget": {"contract", "errors", "config", "records", "runs", "rejects"},
+    "core": {"contract", "errors"},
+    "ahead": {"core"},
+    "budget": {"contract", "errors", "config", "core"},
     "inflate": {"errors"},
     "memory": set(),
-    "sections": {"contract", "errors", "records"},
     "unstored": {"contract", "errors"},
     "steps": {
-        *(*BASE, "config", "descriptors", "spreadsheet", "records", "runs", "odd", "rejects"),
+        *(*BASE, "config", "descriptors", "spreadsheet", "records", "core"),
         *("durable", "naming", "hashes", "asides", "budget", "inflate", *TEXTS),
     },
-    "store": {*BASE, "config", "descriptors", "records", "runs", "rejects"},
+    "store": {*BASE, "config", "descriptors", "core"},
     "clock": {*BASE, "durable", "store"},
     "retention": {*BASE, "durable", "hashes"},
-    "judge": {*BASE, "records", "rejects", "metrics", "memory", "budget", "steps"},
     "transaction": {
-        *(*BASE, "records", "rejects", "metrics", "budget", "steps", "judge", "store", "clock"),
+        *(*BASE, "records", "core", "metrics", "budget", "steps", "store", "clock"),
     },
     "reading": {
-        *(*BASE, "config", "records", "rejects", "budget", "steps", "judge", "transaction"),
+        *(*BASE, "config", "records", "core", "ahead", "metrics", "budget", "steps"),
+        "transaction",
     },
     "singling": {*BASE, "transaction"},
     "unmoved": set(),
     "flow": {
-        *(*BASE, "config", "records", "metrics", "memory", "budget", "steps", "judge", "store"),
+        *(*BASE, "config", "records", "metrics", "memory", "budget", "steps", "store"),
         *("clock", "transaction", "reading", "singling", "unmoved"),
     },
     "rework": {
-        *(*BASE, "config", "records", "rejects", "drop", "durable", "spreadsheet", "budget"),
-        *("hashes", "steps", "judge", "store", "clock", "transaction", "reading", "flow"),
+        *(*BASE, "config", "records", "core", "drop", "durable", "spreadsheet", "budget"),
+        *("hashes", "steps", "store", "clock", "transaction", "reading", "flow"),
     },
     "feeders": {*BASE, "config", "drop", "metrics"},
     "outputs": {*BASE, "config", "durable", "store"},
@@ -86,7 +86,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("asides", "steps", "flow", "holding", "trouble"),
     },
     "cli": {
-        *(*BASE, "config", "records", "metrics", "owner", "drop", "embedded", "simulate"),
+        *(*BASE, "config", "records", "memory", "metrics", "owner", "drop", "embedded", "simulate"),
         *("visible", "endpoint", "descriptors", "foreign"),
         *("steps", "store", "clock", "flow", "daemon", "rework", "feeders", "outputs"),
     },
@@ -177,7 +177,7 @@ def test_only_the_store_talks_to_postgresql(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_the_contract_and_the_validation_know_pandera(module: str) -> None:
-    if room_of(module) != "contract" and module != "pipeline.steps.validate":
+    if room_of(module) != "contract" and module != "pipeline.core.validate":
         assert "pandera" not in outside(module)
 
 
@@ -187,12 +187,34 @@ def test_the_contract_touches_nothing(module: str) -> None:
     assert not calls_in(module) & {"open", "now", "today", "utcnow"}
 
 
-@pytest.mark.parametrize("name", ["split", "validate", "normalise", "aggregate"])
-def test_judging_is_memory_only(name: str) -> None:
-    """No files, no database, no clock: the same rows are always judged the same."""
-    module = f"pipeline.steps.{name}"
+@pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) == "core"])
+def test_processing_is_memory_only(module: str) -> None:
+    """No files, threads or clock: the same rows are always processed alike, wherever that is."""
     assert not outside(module) & {"os", "pathlib", "io", "shutil", "time", "tempfile"}
+    assert not outside(module) & {"threading", "concurrent", "multiprocessing", "ctypes"}
     assert not calls_in(module) & {"open", "now", "today", "utcnow", "time", "monotonic"}
+    assert not any(isinstance(node, ast.Global) for node in ast.walk(tree_of(module)))
+
+
+def test_processing_brings_neither_database_nor_metrics_nor_settings() -> None:
+    """In a process of its own: what it imports, and what it leaves as it was."""
+    every = [name for name in MODULES if room_of(name) in {"core", "contract"}]
+    asked = f"""
+import sys
+import pyarrow
+pool = pyarrow.default_memory_pool().backend_name
+import {", ".join(every)}
+assert pyarrow.default_memory_pool().backend_name == pool
+never = "psycopg sqlalchemy alembic prometheus_client structlog pydantic_settings typer".split()
+found = [name for name in never if name in sys.modules]
+found += [name for name in sys.modules if name.startswith("pipeline.")
+          and name.split(".")[1] not in {sorted(MAY_IMPORT["core"] | {"core", *BASE_OF_CORE})}]
+sys.exit(", ".join(found) or 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", asked], check=False, stderr=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_watching_opens_nothing() -> None:

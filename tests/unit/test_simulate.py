@@ -23,8 +23,11 @@ import pytest
 
 from pipeline.contract import ROW_RULES, Contract
 from pipeline.contract.header import recognise
+from pipeline.core.normalise import normalise, settle
+from pipeline.core.parse import parse
+from pipeline.core.sections import Sections
+from pipeline.core.validate import validate
 from pipeline.errors import ConfigurationError, DiskTrouble
-from pipeline.sections import Sections
 from pipeline.simulate import (
     FAULT_KINDS,
     Fault,
@@ -36,10 +39,7 @@ from pipeline.simulate import (
 )
 from pipeline.simulate.damage import KINDS
 from pipeline.simulate.samples import REFUSED
-from pipeline.steps.normalise import normalise, settle
 from pipeline.steps.read import merged
-from pipeline.steps.split import split
-from pipeline.steps.validate import validate
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data"
 CONTRACT = Contract.default()
@@ -517,7 +517,7 @@ def test_the_pipeline_s_own_verdict_is_the_manifest(tmp_path: Path, run: Simulat
         ends = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n")) + 1
         sections = Sections(0, recognise(header.decode(), CONTRACT), CONTRACT).cut(body, ends, 2)
         (block,) = merged(sections, len(body))
-        rows = split(block)
+        rows = parse(block)
         valid, found = validate(rows, CONTRACT, datetime.now(UTC))
         rejected = [*found, *rows.rejected]
         duplicates = 0

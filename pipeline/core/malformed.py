@@ -1,12 +1,12 @@
-"""Odd: which cells of a column of text are not written plainly.
+"""Malformed: which cells of a column of text are not written plainly.
 
 Arrow casts a column as a whole or not at all. To cast the others when some cells are damaged, those
 have to be known first; here that is told by their bytes, since patterns would take longer than
-everything else. A cell may be called odd that Arrow would have read; never the other way round.
-Empty cells are odd.
+everything else. A cell may be called malformed that Arrow would have read; never the other way
+round. Empty cells are malformed.
 
-Most damage shows in a letter that has no business there, and that is found at once (`strange`).
-What is made of the right letters in the wrong way takes a closer look (`odd_…`).
+Most damage shows in a letter that has no business there, and that is found at once (`foreign`).
+What is made of the right letters in the wrong way takes a closer look (`malformed_…`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.records import Bools, Ints
+from pipeline.core.records import Bools, Ints
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -37,17 +37,17 @@ class Letters:
         self._others = others
         self._length = length
 
-    def strange(self, text: pa.Array) -> Bools:
+    def foreign(self, text: pa.Array) -> Bools:
         """Return which cells have other letters, or the wrong number of them."""
         letters, starts, ends = _bytes(text)
         lengths = ends - starts
-        strange: Bools = lengths == 0 if self._length is None else lengths != self._length
+        foreign: Bools = lengths == 0 if self._length is None else lengths != self._length
         found = letters - np.uint8(ord("0")) > 9
         for letter in self._others:
             found &= letters != letter
         # Empty cells start where the next one does: the last of those that start there has it.
-        strange[np.searchsorted(starts, np.flatnonzero(found), side="right") - 1] = True
-        return strange
+        foreign[np.searchsorted(starts, np.flatnonzero(found), side="right") - 1] = True
+        return foreign
 
 
 NUMBERS = Letters(b".-")
@@ -55,29 +55,29 @@ IDS = Letters()
 TIMES = Letters(b"-:T ", len(_TIME))
 
 
-def odd_numbers(text: pa.Array) -> Bools:
+def malformed_numbers(text: pa.Array) -> Bools:
     """Return which cells are not digits with at most one point within, and a minus in front."""
     letters, starts, ends = _bytes(text)
     digits = _count((letters >= ord("0")) & (letters <= ord("9")), starts, ends)
     points = _count(letters == ord("."), starts, ends)
     minus = _first(letters, starts, ends) == ord("-")
-    odd: Bools = (digits == 0) | (points > 1) | (digits + points + minus != ends - starts)
-    return odd
+    malformed: Bools = (digits == 0) | (points > 1) | (digits + points + minus != ends - starts)
+    return malformed
 
 
-def odd_ids(text: pa.Array) -> Bools:
+def malformed_ids(text: pa.Array) -> Bools:
     """Return which cells are not digits alone, or too many of them."""
     letters, starts, ends = _bytes(text)
     digits = _count((letters >= ord("0")) & (letters <= ord("9")), starts, ends)
-    odd: Bools = (digits == 0) | (digits > _MOST_DIGITS) | (digits != ends - starts)
-    return odd
+    malformed: Bools = (digits == 0) | (digits > _MOST_DIGITS) | (digits != ends - starts)
+    return malformed
 
 
-def odd_times(text: pa.Array) -> Bools:
+def malformed_times(text: pa.Array) -> Bools:
     """Return which cells are not an existing moment, written as 2017-07-01T00:02:09."""
     letters, starts, ends = _bytes(text)
-    odd: Bools = ends - starts != len(_TIME)
-    some = np.flatnonzero(~odd)
+    malformed: Bools = ends - starts != len(_TIME)
+    some = np.flatnonzero(~malformed)
     cells = letters[starts[some, np.newaxis] + np.arange(len(_TIME))]
     digits = cells[:, _DIGITS].astype(np.int64) - ord("0")
     plain = ((digits >= 0) & (digits <= 9)).all(axis=1)
@@ -92,8 +92,8 @@ def odd_times(text: pa.Array) -> Bools:
     last = _DAYS[np.clip(month, 0, 12)] - ((month == 2) & ~leap)
     plain &= (year > 0) & (month <= 12) & (day >= 1) & (day <= last)
     plain &= (hour <= 23) & (minute <= 59) & (second <= 59)
-    odd[some] = ~plain
-    return odd
+    malformed[some] = ~plain
+    return malformed
 
 
 def _bytes(text: pa.Array) -> tuple[Bytes, Ints, Ints]:

@@ -1,4 +1,4 @@
-"""Split: from a block of lines to columns of text, with every line accounted for.
+"""Parse: from a block of lines to columns of text, with every line accounted for.
 
 A row is a line. No accepted value holds a line break, so a quotation mark that is still open at
 the end of its line is out of place, and the damage stays within that line. Lines that cannot be
@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
-from pipeline.budget import nothing, watched
 from pipeline.contract import KEY_COLUMNS, Reason
 from pipeline.contract.header import Header, header_again
-from pipeline.records import Block, Bools, Ints, Rejected, Rows
+from pipeline.core.checks import nothing, watched
+from pipeline.core.records import Block, Bools, Ints, RejectedRow, Rows
 
 _BOM = b"\xef\xbb\xbf"
 _QUOTED = re.compile(rb'"[^"]*"')
@@ -33,8 +33,8 @@ _MARKS = 2**18  # bytes that are looked at together: the place of each may take 
 _MOST_UNEVEN = 1000  # lines of a block that Arrow tells of one by one
 
 
-def split(block: Block, check: Callable[[], None] = nothing) -> Rows:
-    """Split a block's lines into columns.
+def parse(block: Block, check: Callable[[], None] = nothing) -> Rows:
+    """Split a block's lines into columns of text.
 
     Args:
         block: the lines.
@@ -72,7 +72,7 @@ def split(block: Block, check: Callable[[], None] = nothing) -> Rows:
     at_fault = np.array(sorted(faults), np.int64)
     columns = (at_fault, *(column[at_fault] for column in (file, line_no, starts, ends)))
     rejected = [
-        Rejected(of, number, block.text[start:end], (faults[i],))
+        RejectedRow(of, number, block.text[start:end], (faults[i],))
         for i, of, number, start, end in watched(
             zip(*(c.tolist() for c in columns), strict=True), check
         )

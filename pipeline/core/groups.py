@@ -1,4 +1,4 @@
-"""Runs: where, in sorted columns, one value ends and the next begins; and statistics joined so."""
+"""Groups: where one value ends and the next begins in sorted columns; statistics joined by them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.records import Columns, Ints
+from pipeline.core.records import Columns, Ints
 
 
-def run_starts(*keys: npt.NDArray[Any]) -> Ints:
-    """Return where each run of rows with equal keys starts, of columns of the same length.
+def group_starts(*keys: npt.NDArray[Any]) -> Ints:
+    """Return where each group of rows with equal keys starts, of columns of the same length.
 
     Rows belong together when they are neighbours, so sorted columns give each value once.
     """
@@ -21,22 +21,22 @@ def run_starts(*keys: npt.NDArray[Any]) -> Ints:
     return np.concatenate([[0], np.flatnonzero(changed) + 1])
 
 
-def run_sizes(starts: Ints, total: int) -> Ints:
-    """Return how many rows each run has, of `total` rows."""
+def group_sizes(starts: Ints, total: int) -> Ints:
+    """Return how many rows each group has, of `total` rows."""
     return np.diff(np.append(starts, total))
 
 
-def join_runs(statistics: Columns, starts: Ints) -> Columns:
-    """Join statistics of disjoint readings: one row for each run.
+def join_groups(statistics: Columns, starts: Ints) -> Columns:
+    """Join statistics of disjoint readings: one row for each group.
 
     Args:
-        statistics: `n`, `min`, `max`, `mean` and `m2` of each, as `steps.aggregate` has them.
-        starts: where each run starts.
+        statistics: `n`, `min`, `max`, `mean` and `m2` of each, as `core.aggregate` has them.
+        starts: where each group starts.
     """
     n, mean = statistics["n"], statistics["mean"]
     total = np.add.reduceat(n, starts)
     centre = np.add.reduceat(n * mean, starts) / total
-    drift = mean - np.repeat(centre, run_sizes(starts, len(n)))
+    drift = mean - np.repeat(centre, group_sizes(starts, len(n)))
     return {
         "n": total,
         "min": np.minimum.reduceat(statistics["min"], starts),

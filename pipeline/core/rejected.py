@@ -1,4 +1,4 @@
-"""Rejects: rows that go to quarantine, as columns.
+"""Rejected: rows that go to quarantine, as columns.
 
 A file can be bad from its first row to its last. As columns, a million rejected rows cost about as
 much as a million good ones; as objects, ten times that.
@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from pipeline.contract import Reason
 from pipeline.contract.rules import as_json
-from pipeline.records import Ints, Rejected, Rows
+from pipeline.core.records import Ints, RejectedRow, Rows
 
 
 @dataclass(frozen=True)
-class Rejects:
-    """Rejected rows, iterable as `Rejected`.
+class Rejected:
+    """Rejected rows, iterable as `RejectedRow`.
 
     Attributes:
         file: each row's file, as its position in the batch.
@@ -38,7 +38,7 @@ class Rejects:
     code: Ints
 
     @classmethod
-    def of(cls, rows: Iterable[Rejected]) -> Rejects:
+    def of(cls, rows: Iterable[RejectedRow]) -> Rejected:
         """Return rows as columns."""
         every = list(rows)
         # The same reasons, not only equal ones: comparing texts would take longer than it spares.
@@ -60,7 +60,9 @@ class Rejects:
         )
 
     @classmethod
-    def among(cls, rows: Rows, at: Ints, told: Sequence[tuple[Reason, ...]], code: Ints) -> Rejects:
+    def among(
+        cls, rows: Rows, at: Ints, told: Sequence[tuple[Reason, ...]], code: Ints
+    ) -> Rejected:
         """Return those rows of a block that are rejected.
 
         Args:
@@ -97,13 +99,13 @@ class Rejects:
     def __len__(self) -> int:
         return len(self.file)
 
-    def __iter__(self) -> Iterator[Rejected]:
+    def __iter__(self) -> Iterator[RejectedRow]:
         columns = (self.file.tolist(), self.line_no.tolist(), self.lines.to_pylist())
         for file, line_no, line, code in zip(*columns, self.code.tolist(), strict=True):
-            yield Rejected(file, line_no, line, self.told[code])
+            yield RejectedRow(file, line_no, line, self.told[code])
 
 
-def future_files(rejects: Rejects, now: datetime) -> list[int]:
+def future_files(rejects: Rejected, now: datetime) -> list[int]:
     """Return the files with rows that were rejected because they are later than the present.
 
     Args:
@@ -128,14 +130,14 @@ def _is_future(reason: Reason, now: datetime) -> bool:
     return moment.replace(tzinfo=moment.tzinfo or UTC) > now
 
 
-def joined(parts: Sequence[Rejects]) -> Rejects:
+def joined(parts: Sequence[Rejected]) -> Rejected:
     """Return the rows of all parts, by file and line."""
     some = [part for part in parts if len(part)] or list(parts[:1])
     if len(some) == 1:
         one = some[0]
         return _taken(one, np.lexsort((one.line_no, one.file)))
     starts = np.cumsum([0, *(len(part.told) for part in some)])
-    every = Rejects(
+    every = Rejected(
         np.concatenate([part.file for part in some]),
         np.concatenate([part.line_no for part in some]),
         pa.concat_arrays([part.lines for part in some]),
@@ -145,10 +147,10 @@ def joined(parts: Sequence[Rejects]) -> Rejects:
     return _taken(every, np.lexsort((every.line_no, every.file)))
 
 
-def _taken(rejects: Rejects, order: Ints) -> Rejects:
+def _taken(rejects: Rejected, order: Ints) -> Rejected:
     if len(order) < 2 or bool((np.diff(order) == 1).all()):
         return rejects
-    return Rejects(
+    return Rejected(
         rejects.file[order],
         rejects.line_no[order],
         rejects.lines.take(pa.array(order)),

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.contract.quantities import SORTED_NAMES
-from pipeline.records import Columns, Floats, Ints, Readings, Span
-from pipeline.runs import join_runs, run_sizes, run_starts
+from pipeline.core.groups import group_sizes, group_starts, join_groups
+from pipeline.core.records import Columns, Floats, Ints, Readings, Span
 
 HOUR = 3_600_000_000  # µs
 BY_FILE = ("file", "sensor_id", "quantity")
@@ -62,10 +62,10 @@ def merge(parts: Sequence[Columns], keys: Sequence[str]) -> Columns:
     every = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.lexsort([every[key] for key in keys[::-1]])
     every = {name: column[order] for name, column in every.items()}
-    starts = run_starts(*(every[key] for key in keys))
+    starts = group_starts(*(every[key] for key in keys))
     if len(starts) == len(order):
         return every
-    return {key: every[key][starts] for key in keys} | join_runs(every, starts)
+    return {key: every[key][starts] for key in keys} | join_groups(every, starts)
 
 
 def day_reached(hourly: Columns) -> int:
@@ -136,8 +136,8 @@ def _grouped(frame: pd.DataFrame, quantities: Sequence[str]) -> Columns:
     """Return statistics of each file, sensor, hour and quantity; both kinds merge from them."""
     keys = {name: frame[name].to_numpy() for name in ("file", "sensor_id")}
     hour = frame["ts"].to_numpy().view(np.int64) // HOUR
-    starts = run_starts(*keys.values(), hour)
-    sizes = run_sizes(starts, len(frame))
+    starts = group_starts(*keys.values(), hour)
+    sizes = group_sizes(starts, len(frame))
     alike = {name: key[starts] for name, key in keys.items()}
     alike["hour"] = hour[starts] * HOUR
     parts = []
@@ -157,10 +157,10 @@ def _spans(frame: pd.DataFrame, models: Mapping[int, str]) -> list[Span]:
         return []
     file, sensor, ts = (frame[name].to_numpy() for name in ("file", "sensor_id", "ts"))
     # Of a file's readings, those of a sensor are neighbours, by time.
-    starts = run_starts(file, sensor)
-    sizes = run_sizes(starts, len(file))
+    starts = group_starts(file, sensor)
+    sizes = group_sizes(starts, len(file))
     first, last = ts[starts], ts[starts + sizes - 1]
-    of_file = run_starts(file[starts])
+    of_file = group_starts(file[starts])
     spans = zip(
         file[starts][of_file].tolist(),
         np.add.reduceat(sizes, of_file).tolist(),

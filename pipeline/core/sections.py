@@ -27,8 +27,8 @@ from pipeline.contract.header import (
     section_header,
     unreadable_header,
 )
+from pipeline.core.records import Block, Bools, Ints, Segment
 from pipeline.errors import FileRefused
-from pipeline.records import Block, Bools, Ints, Segment
 
 _BOM = "\ufeff"
 _KEY = "sensor_id"
@@ -78,10 +78,12 @@ class Sections:
         file: the file's position in its batch, for the segments.
         header: its first header.
         contract: the models in force.
+        source: what the file is known by, for the segments too.
     """
 
-    def __init__(self, file: int, header: Header, contract: Contract) -> None:
+    def __init__(self, file: int, header: Header, contract: Contract, source: str = "") -> None:
         self._file = file
+        self._source = source
         self._header = header
         self._contract = contract
         self._opens = False
@@ -146,7 +148,8 @@ class Sections:
     def _block(self, text: bytes, first_line: int, lines: int) -> Block:
         opens = self._opens and lines > 0
         self._opens &= not opens
-        return Block(self._header, text, (Segment(self._file, first_line, lines, opens),))
+        segment = Segment(self._file, first_line, lines, opens, self._source)
+        return Block(self._header, text, (segment,))
 
     def _change(self, header: Header) -> None:
         if header.line == self._header.line:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pipeline.contract import Contract, Reason
 from pipeline.contract.header import recognise
 from pipeline.contract.rules import as_json
-from pipeline.records import Rejected, Rows
-from pipeline.rejects import Rejects, joined
+from pipeline.core.records import RejectedRow, Rows
+from pipeline.core.rejected import Rejected, joined
 
 HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", Contract.default())
 REASONS = [Reason("type", f"no {number}", value=str(number)) for number in range(4)]
@@ -24,16 +24,16 @@ lines = st.binary(max_size=6).map(lambda line: line.replace(b"\n", b"\0"))
 places = st.tuples(st.integers(0, 3), st.integers(2, 2**40))
 
 
-def rejected(most: int = 8) -> st.SearchStrategy[list[Rejected]]:
+def rejected(most: int = 8) -> st.SearchStrategy[list[RejectedRow]]:
     """Return lists of rows, each in a place of its own, in any order."""
     return st.dictionaries(places, st.tuples(lines, reasons), max_size=most).flatmap(
-        lambda found: st.permutations([Rejected(*at, *row) for at, row in found.items()])
+        lambda found: st.permutations([RejectedRow(*at, *row) for at, row in found.items()])
     )
 
 
 @given(rows=rejected())
-def test_rows_as_columns_are_the_same_rows(rows: list[Rejected]) -> None:
-    columns = Rejects.of(rows)
+def test_rows_as_columns_are_the_same_rows(rows: list[RejectedRow]) -> None:
+    columns = Rejected.of(rows)
     assert len(columns) == len(rows)
     assert list(columns) == rows
     told = columns.json.take(pa.array(columns.code)).to_pylist()
@@ -42,16 +42,19 @@ def test_rows_as_columns_are_the_same_rows(rows: list[Rejected]) -> None:
 
 def test_rows_that_share_their_reasons_share_what_is_told() -> None:
     shared = (REASONS[0],)
-    columns = Rejects.of(
-        Rejected(0, number, b"x", (REASONS[1],) if number == 7 else shared) for number in range(99)
+    columns = Rejected.of(
+        RejectedRow(0, number, b"x", (REASONS[1],) if number == 7 else shared)
+        for number in range(99)
     )
     assert list(columns.told) == [shared, (REASONS[1],)]
 
 
 @given(rows=rejected(12), cuts=st.lists(st.integers(0, 12), min_size=1, max_size=3).map(sorted))
-def test_parts_joined_are_all_rows_by_file_and_line(rows: list[Rejected], cuts: list[int]) -> None:
+def test_parts_joined_are_all_rows_by_file_and_line(
+    rows: list[RejectedRow], cuts: list[int]
+) -> None:
     ends = [0, *cuts, len(rows)]
-    parts = [Rejects.of(rows[start:end]) for start, end in pairwise(ends)]
+    parts = [Rejected.of(rows[start:end]) for start, end in pairwise(ends)]
     every = joined(parts)
     due = sorted(row for start, end in pairwise(ends) for row in rows[start:end])
     assert [row[:3] for row in every] == [row[:3] for row in due]
@@ -81,7 +84,7 @@ def test_rows_of_a_block_keep_their_bytes(
     at = np.flatnonzero(np.array(bad, bool))
     code = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(at), max_size=len(at))), int)
     told = [(reason,) for reason in REASONS]
-    assert list(Rejects.among(rows, at, told, code)) == [
-        Rejected(row // 2, row + 2, text[row][0], told[each])
+    assert list(Rejected.among(rows, at, told, code)) == [
+        RejectedRow(row // 2, row + 2, text[row][0], told[each])
         for row, each in zip(at.tolist(), code.tolist(), strict=True)
     ]

@@ -10,10 +10,10 @@ from itertools import chain
 
 import pytest
 
+from pipeline.ahead import ahead
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
-from pipeline.judge import ahead
-from pipeline.records import Block, Segment
+from pipeline.core.records import Block, Segment
 
 HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", Contract.default())
 _LONG = 120.0  # nothing here waits so long unless it hangs
@@ -181,7 +181,7 @@ def test_closing_does_not_read_what_nobody_asked_for_yet() -> None:
     results = ahead(slow(), number, 4, 1)
     assert next(results) == [0]
     assert reading.wait(_LONG)
-    judges = [each for each in threading.enumerate() if each.name.startswith("judge")]
+    judges = [each for each in threading.enumerate() if each.name.startswith("process")]
     closing = threading.Thread(target=results.close)
     closing.start()
     # All end that wait for later blocks, while the second is still being read.

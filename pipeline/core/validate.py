@@ -1,6 +1,6 @@
 """Validate: every row against the contract, by pandera, in one lazy pass a sensor model.
 
-Pandera is the judge: it names the failing cells. What is told to a person about a failing cell
+Pandera decides: it names the failing cells. What is told to a person about a failing cell
 (an empty value, a decimal comma, a fault code, the wrong unit, …) is worked out here from the
 cell's text, and only for cells that failed.
 """
@@ -17,16 +17,24 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.budget import TooManyReasons, nothing, watched
 from pipeline.contract import MAX_ID, Contract, Model, Reason
 from pipeline.contract.explain import Explainer, shortened
 from pipeline.contract.header import header_again
 from pipeline.contract.models import NOT_STORED_TYPES
 from pipeline.contract.schemas import EMPTY_ID, UNREADABLE_ID, failing_cells, reading_schema
 from pipeline.contract.timestamps import END_OF_DAY, PATTERN
-from pipeline.odd import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
-from pipeline.records import Bools, Floats, Ints, Rows, Times, Valid, frame_of
-from pipeline.rejects import Rejects
+from pipeline.core.checks import TooManyReasons, nothing, watched
+from pipeline.core.malformed import (
+    IDS,
+    NUMBERS,
+    TIMES,
+    Letters,
+    malformed_ids,
+    malformed_numbers,
+    malformed_times,
+)
+from pipeline.core.records import Bools, Floats, Ints, Rows, Times, Valid, frame_of
+from pipeline.core.rejected import Rejected
 
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _WHOLE = r"^[+-]?0*\d{1,18}(\.0*)?$"  # pandas writes whole numbers so beside empty cells
@@ -44,7 +52,7 @@ def validate(
     now: datetime,
     check: Callable[[], None] = nothing,
     most_reasons: int | None = None,
-) -> tuple[list[Valid], Rejects]:
+) -> tuple[list[Valid], Rejected]:
     """Judge every row of a block.
 
     Args:
@@ -82,7 +90,7 @@ def validate(
     # Not what was told on the way to rows with several reasons: of garbage, that is most of it.
     used, code = np.unique(findings.code[bad], return_inverse=True)
     told = [findings.told[each] for each in used.tolist()]
-    return valid, Rejects.among(rows, bad, told, code)
+    return valid, Rejected.among(rows, bad, told, code)
 
 
 class _Findings:
@@ -268,7 +276,7 @@ def _column(table: pa.Table, name: str) -> pa.Array:
 
 
 def _floats(text: pa.Array) -> Floats:
-    return _apart(text, NUMBERS, odd_numbers, pa.float64(), _floats_with_care)
+    return _apart(text, NUMBERS, malformed_numbers, pa.float64(), _floats_with_care)
 
 
 def _floats_with_care(text: pa.Array) -> Floats:
@@ -283,7 +291,7 @@ def _floats_with_care(text: pa.Array) -> Floats:
 
 
 def _ids(text: pa.Array) -> Ints:
-    return _apart(text, IDS, odd_ids, pa.int64(), _ids_with_care)
+    return _apart(text, IDS, malformed_ids, pa.int64(), _ids_with_care)
 
 
 def _ids_with_care(text: pa.Array) -> Ints:
@@ -312,7 +320,7 @@ def _marked(numbers: pa.Array, text: pa.Array) -> Ints:
 def _apart(
     text: pa.Array,
     plain: Letters,
-    odd: Callable[[pa.Array], Bools],
+    malformed: Callable[[pa.Array], Bools],
     kind: pa.DataType,
     carefully: Callable[[pa.Array], Cells],
 ) -> Cells:
@@ -321,11 +329,11 @@ def _apart(
     Args:
         text: the column.
         plain: the letters that most cells are made of.
-        odd: tells all the cells that Arrow may not be able to cast, empty ones included.
+        malformed: tells all the cells that Arrow may not be able to cast, empty ones included.
         kind: what to cast the others to.
         carefully: makes the column's values of any text.
     """
-    apart = plain.strange(text)
+    apart = plain.foreign(text)
     others = _without(text, apart)
     try:
         cast = pc.cast(others, kind)
@@ -336,9 +344,9 @@ def _apart(
             try:
                 pieces.append(pc.cast(others.slice(start, _PIECE), kind))
             except pa.ArrowInvalid:
-                piece, strange = text.slice(start, _PIECE), apart[start : start + _PIECE]
-                strange |= odd(piece)
-                pieces.append(pc.cast(_without(piece, strange), kind))
+                piece, foreign = text.slice(start, _PIECE), apart[start : start + _PIECE]
+                foreign |= malformed(piece)
+                pieces.append(pc.cast(_without(piece, foreign), kind))
         cast = pa.concat_arrays(pieces)
     if not apart.any():
         values: Cells = cast.to_numpy(zero_copy_only=False)
@@ -362,7 +370,7 @@ def _times(text: pa.Array) -> Times:
             return times
     except pa.ArrowInvalid:
         pass
-    return _apart(text, TIMES, odd_times, kind, _times_with_care)
+    return _apart(text, TIMES, malformed_times, kind, _times_with_care)
 
 
 def _times_with_care(text: pa.Array) -> Times:

@@ -7,36 +7,35 @@ from pathlib import Path
 
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
-from pipeline.judge import Judged, judge
-from pipeline.records import Block, Segment
+from pipeline.core.process import Processed, process
+from pipeline.core.records import Block, Segment
 from pipeline.steps import read
 
 CONTRACT = Contract.default()
 HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", CONTRACT)
 
 
-def judged(*lines: bytes) -> Judged:
+def judged(*lines: bytes) -> Processed:
     text = b"".join(line + b"\n" for line in lines)
-    return judge(Block(HEADER, text, (Segment(0, 2, len(lines)),)), CONTRACT, datetime.now(UTC))
+    return process(Block(HEADER, text, (Segment(0, 2, len(lines)),)), CONTRACT, datetime.now(UTC))
 
 
 def test_lines_of_the_same_width_share_their_reason() -> None:
-    rejected = judged(*[b"x"] * 500, *[b"x,y"] * 500).rejected
+    rejected = judged(*[b"x"] * 500, *[b"x,y"] * 500).rejected_rows
     assert [told[0].value for told in rejected.told] == ["1", "2"]
     assert rejected.code.tolist() == [0] * 500 + [1] * 500
 
 
 def test_nothing_is_told_that_is_said_of_no_row() -> None:
     lines = [b"0,a%d,b%d,c%d,d%d,e%d,f%d,g%d" % ((number,) * 7) for number in range(50)]
-    rejected = judged(*lines).rejected
+    rejected = judged(*lines).rejected_rows
     assert len(rejected) == len(rejected.told) == 50
     assert {len(told) for told in rejected.told} == {7}
 
 
-def test_what_was_judged_keeps_rejected_rows_once() -> None:
+def test_rejected_rows_are_kept_once() -> None:
     block = judged(b"x", b"x,y", b'"')
-    assert len(block.rejected) == 3
-    assert block.rows.rejected == []
+    assert len(block.rejected_rows) == 3
 
 
 def test_a_block_of_short_lines_is_cut(tmp_path: Path) -> None:

@@ -1,20 +1,34 @@
 """Normalise: valid rows to stored readings, in standard names and units, each key once.
 
 P1/P2/P0 become pm10/pm25/pm1, Pa become hPa, values become the 32-bit floats that are stored, so
-that "equal" means equal as stored, here as in the database. A row that repeats an earlier one is
-a duplicate; one that contradicts it is a conflict, and the first stays.
+that "equal" means equal as stored, here as in the database. Of rows with the same key the first
+stays; what becomes of the others says `contract.repeats`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from pipeline.contract import PARTIAL, PLACE_UNKNOWN, Contract, Reason, flag_bits
 from pipeline.contract.explain import conflict
-from pipeline.records import Bools, Ints, Readings, Rejected, Repeats, Rows, Valid, frame_of
+from pipeline.core.records import (
+    Bools,
+    Ints,
+    Lines,
+    Readings,
+    RejectedRow,
+    Repeats,
+    Rows,
+    Valid,
+    frame_of,
+)
+
+_KEY = ["sensor_id", "timestamp"]
 
 
 def normalise(valid: Valid, rows: Rows, contract: Contract) -> tuple[Readings, Repeats]:
@@ -46,13 +60,48 @@ def normalise(valid: Valid, rows: Rows, contract: Contract) -> tuple[Readings, R
     return replace(readings, frame=frame[~again]), repeats
 
 
+def first_rows_first(valid: Sequence[Valid], contract: Contract) -> list[tuple[Valid, bool]]:
+    """Return groups of valid rows such that, of each key, the first line comes first.
+
+    Groups are loaded one after the other. A sensor that changes its model within a block has rows
+    in several of them; those that an earlier line of another group precedes come after all others.
+
+    Returns:
+        Groups, and whether each consists of such later rows.
+    """
+    firsts, laters = list(valid), []
+    for table in dict.fromkeys(contract.table_of(each.model) for each in valid):
+        some = [i for i, each in enumerate(valid) if contract.table_of(each.model) == table]
+        if len(some) < 2:
+            continue
+        named = Counter(sensor for i in some for sensor in valid[i].models)
+        shared = [sensor for sensor, groups in named.items() if groups > 1]
+        if not shared:
+            continue
+        parts = [valid[i].frame[_KEY].assign(row=valid[i].rows, group=i) for i in some]
+        every = pd.concat([part[part["sensor_id"].isin(shared)] for part in parts])
+        every = every.sort_values("row")
+        owner = every.groupby(_KEY)["group"].transform("first")
+        beaten = every[owner != every["group"]]
+        for i in some:
+            later = np.isin(valid[i].rows, beaten["row"][beaten["group"] == i])
+            if later.any():
+                firsts[i] = _those(valid[i], ~later)
+                laters.append(_those(valid[i], later))
+    return [(each, False) for each in firsts] + [(each, True) for each in laters]
+
+
+def _those(valid: Valid, mask: Bools) -> Valid:
+    return replace(valid, frame=valid.frame[mask], rows=valid.rows[mask])
+
+
 def settle(
     readings: Readings,
     repeats: Repeats,
-    rows: Rows,
+    rows: Lines,
     names: Sequence[str],
     beaten: Mapping[int, tuple[Mapping[str, float], str]],
-) -> tuple[dict[int, int], list[Rejected]]:
+) -> tuple[dict[int, int], list[RejectedRow]]:
     """Tell rows that repeat an earlier one from those that contradict it.
 
     Args:
@@ -95,7 +144,7 @@ def settle(
                 for values in (ours[i], theirs[i])
             )
             told[key] = (conflict(mine, stays, where),)
-        conflicts.append(Rejected(file, int(rows.line_no[row]), rows.line(row), told[key]))
+        conflicts.append(RejectedRow(file, int(rows.line_no[row]), rows.line(row), told[key]))
     return _count(files[same]), conflicts
 
 

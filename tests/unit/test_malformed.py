@@ -12,17 +12,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.odd import IDS, NUMBERS, TIMES, Letters, odd_ids, odd_numbers, odd_times
-from pipeline.records import Bools
+from pipeline.core.malformed import (
+    IDS,
+    NUMBERS,
+    TIMES,
+    Letters,
+    malformed_ids,
+    malformed_numbers,
+    malformed_times,
+)
+from pipeline.core.records import Bools
 
 Odd = Callable[[pa.Array], Bools]
 
 near_numbers = st.text(alphabet="0123456789.-+eE x,", max_size=20)
 near_times = st.from_regex(r"[0-9]{4}[-/][0-9]{2}-[0-9]{2}[T _][0-9]{2}:[0-9]{2}:[0-9]{2}Z?")
 KINDS: list[tuple[Odd, pa.DataType]] = [
-    (odd_numbers, pa.float64()),
-    (odd_ids, pa.int64()),
-    (odd_times, pa.timestamp("us")),
+    (malformed_numbers, pa.float64()),
+    (malformed_ids, pa.int64()),
+    (malformed_times, pa.timestamp("us")),
 ]
 
 
@@ -55,10 +63,14 @@ def check_cast(odd: Odd, kind: pa.DataType, cells: list[str | None]) -> None:
 @pytest.mark.parametrize(
     ("odd", "plain", "others"),
     [
-        (odd_numbers, ["0", "-0.5", "12.34", ".5", "5."], ["", "-", ".", "1.2.3", "1-", "1e5"]),
-        (odd_ids, ["0", "007", "9" * 18], ["", "-1", "1.0", " 1", "0x1A", "9" * 19]),
         (
-            odd_times,
+            malformed_numbers,
+            ["0", "-0.5", "12.34", ".5", "5."],
+            ["", "-", ".", "1.2.3", "1-", "1e5"],
+        ),
+        (malformed_ids, ["0", "007", "9" * 18], ["", "-1", "1.0", " 1", "0x1A", "9" * 19]),
+        (
+            malformed_times,
             ["2017-07-01T00:02:09", "2016-02-29 23:59:59", "2000-02-29T00:00:00"],
             [
                 *("", "2017-02-29T00:00:00", "1900-02-29T00:00:00", "2017-04-31T00:00:00"),
@@ -93,18 +105,18 @@ def test_strange_letters(letters: Letters, plain: list[str], others: list[str]) 
     cells = [None, *others, None, "", *plain, None, *others]
     due = [True] * (len(others) + 3) + [False] * len(plain) + [True] * (len(others) + 1)
     text = pa.array(["x", *cells, "y"], pa.string()).slice(1, len(cells))
-    assert letters.strange(text).tolist() == due
+    assert letters.foreign(text).tolist() == due
 
 
-@pytest.mark.parametrize(("odd", "letters"), [(odd_numbers, NUMBERS), (odd_ids, IDS)])
+@pytest.mark.parametrize(("odd", "letters"), [(malformed_numbers, NUMBERS), (malformed_ids, IDS)])
 @given(cells=st.lists(st.none() | near_numbers | st.text(max_size=25), min_size=1, max_size=30))
 def test_what_is_strange_is_odd(odd: Odd, letters: Letters, cells: list[str | None]) -> None:
     text = pa.array(cells, pa.string())
-    assert not (letters.strange(text) & ~odd(text)).any()
+    assert not (letters.foreign(text) & ~odd(text)).any()
 
 
 @given(moment=st.datetimes(timezones=st.just(UTC)))
 def test_every_moment_is_plain(moment: datetime) -> None:
     text = pa.array([f"{moment:%Y-%m-%dT%H:%M:%S}".zfill(19)])
-    assert odd_times(text).tolist() == [False]
-    assert np.array_equal(odd_ids(text), [True])
+    assert malformed_times(text).tolist() == [False]
+    assert np.array_equal(malformed_ids(text), [True])
