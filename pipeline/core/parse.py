@@ -25,6 +25,8 @@ from pipeline.core.checks import nothing, watched
 from pipeline.core.records import Block, Bools, Ints, RejectedRow, Rows
 
 _BOM = b"\xef\xbb\xbf"
+# Each run of returns is looked at once, whether or not a line ends behind it.
+_LINE_END = re.compile(rb"(?<!\r)\r++\n")
 _QUOTED = re.compile(rb'"[^"]*"')
 _BLANKS = b" \t\r\v\f;,|"
 _IS_BLANK = np.zeros(256, bool)
@@ -42,7 +44,7 @@ def parse(block: Block, check: Callable[[], None] = nothing) -> Rows:
     """
     if b"\r\r" in block.text:
         # Python's csv module, on Windows, in a file that was opened as text.
-        block = replace(block, text=re.sub(rb"\r+\n", b"\n", block.text))
+        block = replace(block, text=_LINE_END.sub(b"\n", block.text))
     raw = np.frombuffer(block.text, np.uint8)
     newlines = np.flatnonzero(raw == ord("\n"))
     starts = np.concatenate([np.zeros(min(1, len(newlines)), np.int64), newlines[:-1] + 1])

@@ -69,6 +69,7 @@ CORPUS: dict[str, Callable[[], bytes]] = {
     "rows of NULs.csv.gz": lambda: _packed(HEADER + b"\0\n" * 2_000_000),
     "rows of Latin-1.csv.gz": lambda: _packed(HEADER + b"\xe4\n" * 2_000_000),
     "rows of carriage returns.csv.gz": lambda: _packed(HEADER + b"\r\r\n" * 1_000_000),
+    "returns within rows.csv.gz": lambda: _packed(HEADER + (b"\r" * 5_000 + b"x\n") * 1_200),
     "blank lines.csv.gz": lambda: _packed(b"\n" * 30_000_000),
     "blank lines behind.csv.gz": lambda: _packed(HEADER + ROW + b"\n" * 15_000_000),
     "headers.csv.gz": lambda: _packed(HEADER * 150_000),

@@ -11,6 +11,7 @@ import gzip
 import io
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,16 @@ class Hostile:
             return gzip.decompress(self.raw)
         except (OSError, EOFError, zlib.error):
             return None
+
+    @property
+    def inflates_to(self) -> int:
+        """How many bytes come of it before it turns out to be damaged."""
+        with gzip.GzipFile(fileobj=io.BytesIO(self.raw)) as file:
+            length = 0
+            with suppress(OSError, EOFError, zlib.error):
+                while some := file.read1(2**20):
+                    length += len(some)
+        return length
 
 
 _SPECIAL = st.sampled_from(

@@ -69,17 +69,18 @@ def take(case: Hostile, folder: Path, *, hold: int = 16 * 2**20) -> Taken:
     finally:
         path.unlink()
     taken.seconds = time.process_time() - began
+    used = _memory(peak=True) - before
     assert taken.rule is None or taken.rule in FILE_RULES
     assert len(message.encode()) < 2_000, len(message)
     text = case.text
-    megabytes = max(len(case.raw), min(len(text or b""), 200 * len(case.raw) + 2**24)) / 2**20
+    inflated = len(text) if text is not None else case.inflates_to
+    megabytes = max(len(case.raw), min(inflated, 200 * len(case.raw) + 2**24)) / 2**20
     allowed = SECONDS + SECONDS_PER_MB * megabytes
     assert taken.rule != "over_budget", "it took all that it may take by default"
     assert taken.seconds < allowed, f"{taken.seconds:.1f} s for {megabytes:.1f} MiB"
     if taken.rule is None:
         assert text is not None, "a damaged archive was taken"
         assert taken.read == rows_in(text), (taken.read, rows_in(text))
-    used = _memory(peak=True) - before
     assert used < MOST_MEMORY, f"{used / 2**20:.0f} MiB of memory"
     return taken
 
@@ -97,7 +98,7 @@ def rows_in(text: bytes) -> int:
 
 def _is_header(line: bytes) -> bool:
     text = line.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\r").decode(errors="replace")
-    begins_as_row = re.match(r'\s*"?\s*[+-]?\d', text, re.ASCII) is not None
+    begins_as_row = re.match(r'\s*+"?+\s*+[+-]?\d', text, re.ASCII) is not None
     return not begins_as_row and section_header(text, CONTRACT) is not None
 
 
