@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -177,8 +178,6 @@ def _print(change: Change, page: Page, *, as_json: bool) -> None:
 
 
 def _json_line(record: dict[str, Any]) -> str:
-    import json
-
     return visible_json(json.dumps(record, ensure_ascii=False))
 
 
