@@ -1,4 +1,4 @@
-"""`sofia-air changes --follow`: a process that follows the feed, whatever happens to either side."""
+"""`sofia-air changes --follow`: a process follows the feed, whatever happens to either side."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -26,31 +27,43 @@ if TYPE_CHECKING:
 
 __all__ = ["make"]  # a fixture
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 
 
 class Follower:
-    """A process that follows the feed of a database, and what it prints."""
+    """A process that prints the feed of a database, and what it has printed."""
 
-    def __init__(self, url: str, *words: str, home: str = ".") -> None:
+    def __init__(self, url: str, *words: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", "--home", home, "changes", *words],
+            [Path(sys.executable).with_name("sofia-air"), "changes", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "SOFIA_AIR_DATABASE_URL": url},
         )
         self._lines: queue.Queue[bytes] = queue.Queue()
         self._said: queue.Queue[bytes] = queue.Queue()
-        for stream, lines in (
-            (self.process.stdout, self._lines),
-            (self.process.stderr, self._said),
-        ):
-            threading.Thread(target=self._read, args=(stream, lines), daemon=True).start()
+        streams = ((self.process.stdout, self._lines), (self.process.stderr, self._said))
+        self._threads = [threading.Thread(target=self._read, args=each) for each in streams]
+        for thread in self._threads:
+            thread.start()
 
     @staticmethod
     def _read(stream: Any, lines: queue.Queue[bytes]) -> None:
-        for line in stream:
-            lines.put(line)
+        with stream:
+            for line in stream:
+                lines.put(line)
+
+    def ended(self) -> int:
+        """Wait until it has ended by itself; return its exit code."""
+        code = self.process.wait(PATIENCE)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        return code
+
+    def abandon(self) -> None:
+        """Leave no process behind, whatever state a failed test is in."""
+        self.process.kill()
+        self.ended()
 
     def next(self) -> dict[str, Any]:
         """Return the next line, which must be whole."""
@@ -65,7 +78,7 @@ class Follower:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
+        return self.ended()
 
     def rest(self) -> list[bytes]:
         """Return what was printed and not taken, when it has ended."""
@@ -85,17 +98,22 @@ def place(server: Server, template: NoopExecutor, tmp_path: Any) -> Iterator[tup
 
 
 @pytest.fixture
-def follow() -> Iterator[Callable[..., Follower]]:
-    """Start followers; none outlives the test."""
+def show() -> Iterator[Callable[..., Follower]]:
+    """Start `sofia-air changes`; no process outlives the test."""
     with ExitStack() as stack:
 
         def started(url: str, *words: str) -> Follower:
-            follower = Follower(url, "--follow", "--json", *words)
-            stack.callback(follower.process.wait)
-            stack.callback(follower.process.kill)
+            follower = Follower(url, *words)
+            stack.callback(follower.abandon)
             return follower
 
         yield started
+
+
+@pytest.fixture
+def follow(show: Callable[..., Follower]) -> Callable[..., Follower]:
+    """Start followers."""
+    return lambda url, *words: show(url, "--follow", "--json", *words)
 
 
 Place = tuple[Site, str]
@@ -134,7 +152,10 @@ def test_it_ends_when_nobody_reads_any_more(place: Place) -> None:
     site, url = place
     site.load(sds(pm(0)), "first.csv")
     follower = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "changes", "--follow", "--json", "--after", "0"],
+        [
+            Path(sys.executable).with_name("sofia-air"),
+            *("changes", "--follow", "--json", "--after", "0"),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "SOFIA_AIR_DATABASE_URL": url},
@@ -153,7 +174,7 @@ def test_it_ends_after_as_many_as_were_asked_for(place: Place, follow: Follow) -
     for number in range(3):
         site.load(sds(pm(number)), f"{number}.csv")
     follower = follow(url, "--after", "0", "--limit", "2")
-    assert follower.process.wait(PATIENCE) == 0
+    assert follower.ended() == 0
     assert [follower.next()["seq"] for _ in range(2)] == numbers(site)[:2]
 
 
@@ -196,7 +217,7 @@ def test_it_comes_back_when_the_connection_breaks(place: Place, follow: Follow) 
 
 
 def test_a_restored_database_is_followed_from_its_beginning(
-    make: Callable[[str], tuple[Site, Restorable]], follow: Follow
+    make: Callable[[str], tuple[Site, Restorable]], follow: Follow, show: Follow
 ) -> None:
     site, database = make("restored")
     load(site, BEFORE)
@@ -231,31 +252,29 @@ def test_a_restored_database_is_followed_from_its_beginning(
     assert away.next() == {"anew": True, "generation": generation}
     assert [away.next()["seq"] for _ in due] == due
     assert away.end() == 0
-    shown = Follower(database.url, "--json", *words)
-    assert shown.process.wait(PATIENCE) == 0
+    shown = show(database.url, "--json", *words)
+    assert shown.ended() == 0
     document = json.loads(b"".join(shown.rest()))
     assert (document["anew"], document["generation"]) == (True, generation)
     assert [change["seq"] for change in document["changes"]] == due
 
 
-def test_without_a_number_the_newest_are_shown_and_what_comes_is_followed(
-    place: Place, follow: Follow
-) -> None:
+def test_without_a_number_the_newest_are_shown(place: Place, show: Follow) -> None:
     site, url = place
     for number in range(3):
         site.load(sds(pm(number)), f"{number}.csv")
-    shown = Follower(url, "--limit", "2")
-    assert shown.process.wait(PATIENCE) == 0
+    shown = show(url, "--limit", "2")
+    assert shown.ended() == 0
     lines = b"".join(shown.rest()).decode().splitlines()
     assert [int(line.split()[0]) for line in lines] == numbers(site)[1:]
     assert "+1 readings, raw_particulate, 2017-07, 1 sensor" in lines[0]
-    wrong = Follower(url, "--generation", "0" * 32)
-    assert wrong.process.wait(PATIENCE) == 2
+    wrong = show(url, "--generation", "0" * 32)
+    assert wrong.ended() == 2
     assert "--after" in wrong.said()
 
 
 def test_a_database_that_is_not_there_is_said_and_waited_for(follow: Follow) -> None:
     follower = follow("postgresql://somebody@127.0.0.1:1/nothing", "--after", "0")
-    code = follower.process.wait(PATIENCE)
+    code = follower.ended()
     assert code == 1
     assert follower.said().startswith("error: ")
