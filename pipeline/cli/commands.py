@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
@@ -76,6 +77,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Look")(status)
     app.command(rich_help_panel="Look")(why)
     app.command(rich_help_panel="Look")(report)
+    app.command(rich_help_panel="Look")(changes)
     app.add_typer(quarantine, name="quarantine", rich_help_panel="Repair")
     app.command(rich_help_panel="Repair")(retract)
     app.add_typer(db, name="db", rich_help_panel="Look")
@@ -177,6 +179,46 @@ def report(
         out=out,
         charts=charts,
         email=email,
+        as_json=json,
+    )
+
+
+def changes(
+    context: typer.Context,
+    after: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="SEQ", help="Those after this one (0: all; default: the newest)."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", "-n", min=1, help="At most this many (default: 100; with --follow: no end)."
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Stay, and print each as it comes.")
+    ] = False,
+    generation: Annotated[
+        UUID | None,
+        typer.Option(help="The generation of the database in which SEQ was seen."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print the change feed: what was done to readings and quarantine, in order.
+
+    With --json --follow, a JSON object on each line. A database that was restored is of another
+    generation: that is said, and the feed begins again with its first change.
+    """
+    from pipeline.cli import changes as printing
+
+    printing.show(
+        context.obj,
+        after=after,
+        limit=limit,
+        following=follow,
+        generation=generation,
         as_json=json,
     )
 

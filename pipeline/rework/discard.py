@@ -42,7 +42,7 @@ def rows(
     """
 
     def attempt() -> list[int]:
-        with repairing(store) as repair:
+        with repairing(store, "discard") as repair:
             return repair.discard(entry.file_id, rule=rule, lines=lines, by=by, note=note)
 
     with sheets.at_work(settings):
@@ -69,7 +69,7 @@ def refused(settings: Settings, store: Store, entry: Entry, *, by: str, note: st
     """Discard a refused file; return whether nobody had settled it before."""
 
     def attempt() -> bool:
-        with repairing(store) as repair:
+        with repairing(store, "discard") as repair:
             return repair.settle_refused(entry.file_id, by=by, note=note)
 
     done = patiently(settings, attempt)

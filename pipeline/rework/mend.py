@@ -62,7 +62,7 @@ def mend(settings: Settings, store: Store, contract: Contract) -> Mended:
                 _mend_file(settings, store, contract, bench, entry, affected, done)
 
         def places() -> None:
-            with store.loading() as load:
+            with store.loading("mend") as load:
                 Mending(load).places(sensors)
 
         patiently(settings, places)
@@ -89,14 +89,16 @@ def _mend_file(
 
     def attempt() -> int:
         text = sources.text_of_entry(settings, entry, contract, bench)
-        with store.loading() as load:
+        with store.loading("mend") as load:
             mending = Mending(load)
             if isinstance(text, sources.Missing):
                 done.unread[entry.name] = text.reason
                 # Several models are joined by commas: which one it was is not known.
                 if missing and entry.sensor_model and "," not in entry.sensor_model:
                     mending.sensors(missing, entry.sensor_model)
+                    mending.touched(entry.file_id, missing)
                 return 0
+            mending.touched(entry.file_id, affected.sensors)
             return sum(
                 mending.readings(group.readings, entry.file_id)
                 for block in text

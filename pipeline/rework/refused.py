@@ -188,7 +188,7 @@ def _loaded(
 
 def _settling(store: Store, entry: Entry, *, by: str, note: str, child: int) -> Callable[[], bool]:
     def attempt() -> bool:
-        with repairing(store) as repair:
+        with repairing(store, "replay") as repair:
             return repair.settle_refused(entry.file_id, by=by, note=note, child=child)
 
     return attempt

@@ -252,7 +252,7 @@ class _Attempt:
         self._by_file = aggregate.Running(aggregate.BY_FILE)
         self._hourly = aggregate.Running(aggregate.HOURLY)
         try:
-            with replay._store.loading() as load:
+            with replay._store.loading("replay") as load:
                 repair = Repair(load)
                 if self._sent and repair.state(self._sent[1]) == "loaded":
                     return self._sent  # the answer to our COMMIT was lost, the COMMIT was not

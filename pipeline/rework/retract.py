@@ -99,7 +99,7 @@ def retract(
     now = Clock(settings.home, store.server_time).present().now
 
     def attempt() -> Retracted | None:
-        with store.loading() as load:
+        with store.loading("retract") as load:
             return _transaction(settings, contract, now, load, entry.file_id, by=by, note=note)
 
     done = patiently(settings, attempt)

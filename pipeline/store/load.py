@@ -36,6 +36,7 @@ from pipeline.errors import DatabaseTrouble, Outdated
 from pipeline.store import clock, ledger, rollup
 from pipeline.store.background import Background
 from pipeline.store.blocking import said_when_blocked
+from pipeline.store.changes import Changes, Kind
 from pipeline.store.copy import Cursor, copy_in, copy_out, savepoint
 from pipeline.store.dimensions import Adding, Dimensions
 from pipeline.store.duplicates import Duplicates
@@ -140,8 +141,11 @@ class Store:
         return said_when_blocked(self.engine, pid, lambda: self.on_blocked())
 
     @contextmanager
-    def loading(self) -> Iterator[Load]:
+    def loading(self, kind: Kind = "load") -> Iterator[Load]:
         """Open the one transaction of a batch: commits at the end, rolls back on any error.
+
+        Args:
+            kind: what the feed of changes calls it.
 
         Raises:
             DatabaseUnavailable: nothing was committed, or it is unknown; the ledger will tell.
@@ -161,9 +165,10 @@ class Store:
                 ):
                     generation = self._begin(cursor)
                     known = self._known
-                    load = Load(cursor, background, known)
+                    load = Load(cursor, background, known, kind)
                     yield load
                     load.check()
+                    load.changes.write(cursor)
         except Outdated as error:
             if not known:
                 # Nothing was remembered, so this transaction itself wrote what is not there.
@@ -220,11 +225,17 @@ def _cancel(connection: psycopg.Connection[Any]) -> None:
 class Load:
     """The open transaction of one batch.
 
+    Attributes:
+        changes: what it does to readings and quarantine, for the feed; written at its end.
+
     Only `copies` may be called while the database does something `later`. `copies` and `readings`
     may wait for that themselves, so neither may be what is done later.
     """
 
-    def __init__(self, cursor: Cursor, background: Background, known: Dimensions) -> None:
+    def __init__(
+        self, cursor: Cursor, background: Background, known: Dimensions, kind: Kind
+    ) -> None:
+        self.changes = Changes(kind)
         self._cursor = cursor
         self._background = background
         self._adding = Adding(
@@ -360,6 +371,7 @@ class Load:
         if not left.any():
             if part.columns:
                 self._places.add(part.columns)
+                self.changes.added(readings.table, part.columns)
             return Landed(readings, {}, [])
         taken, same = self._collisions(part, np.flatnonzero(left))
         duplicates = _count(readings.frame["file"].to_numpy()[taken & same])
@@ -367,7 +379,9 @@ class Load:
         conflicts = self._conflicts(readings) if (taken & ~same).any() else []
         if (free := left & ~taken).any():
             copy_in(self._cursor, ("air", readings.table), rows_where(part.columns, free))
-        self._places.add(rows_where(part.columns, ~taken))
+        came = rows_where(part.columns, ~taken)
+        self._places.add(came)
+        self.changes.added(readings.table, came)
         frame = readings.frame[~taken]
         landed = Readings(readings.table, readings.quantities, frame, readings.models)
         return Landed(landed, duplicates, conflicts)
@@ -480,6 +494,8 @@ class Load:
             ledger.write(self._cursor, files)
             self._groups.write(self._cursor)
             self._duplicates.write(self._cursor)
+            for file in files:
+                self.changes.file(file.file_id, opened=file.rows_quarantined)
         if aggregates is not None:
             self._cursor.execute(
                 statement("insert_file_aggregates"),

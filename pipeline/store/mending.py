@@ -44,7 +44,15 @@ class Mending:
         self._cursor.execute("ANALYZE pg_temp.mend_stage")
         text = statement("mend_places", table=readings.table).format(**span_of(readings))
         self._cursor.execute(text.encode(), {"file_id": file_id})
-        return self._cursor.rowcount
+        mended = 0
+        for month, rows, sensors in self._cursor:
+            self._load.changes.changed(readings.table, file_id, month, rows, sensors)
+            mended += rows
+        return mended
+
+    def touched(self, file_id: int, sensors: Collection[int]) -> None:
+        """Note for the feed that readings of a file are mended: those of these sensors."""
+        self._load.changes.file(file_id, sensors=sensors)
 
     def sensors(self, sensors: Collection[int], model: str) -> None:
         """Make sensors known whose file is gone; the ledger has its model."""

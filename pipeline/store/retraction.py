@@ -8,6 +8,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
+from pipeline.contract.quantities import Table
 from pipeline.core.records import Readings
 from pipeline.store import rollup
 from pipeline.store.copy import Cursor, copy_in
@@ -75,6 +76,7 @@ class Retraction:
                 }
                 self._cursor.execute(statement("retract_take", table=table).encode(), span)
                 taken += self._cursor.rowcount
+                self._note_removed(table)
             self._cursor.execute(statement("retract_taken_index", table=table).encode())
         self._cursor.execute("DELETE FROM air.file_aggregate WHERE file_id = ANY (%s)", [ids])
         return taken
@@ -133,10 +135,21 @@ class Retraction:
         rollup.recompute(self._cursor, [s for s, _ in hours], [hour for _, hour in hours])
         asked = {"file_ids": [entry.file_id for entry in entries], "by": by, "note": note}
         self._cursor.execute(statement("retract_reopen"), asked)
-        reopened: int = self._cursor.fetchall()[0][0]
+        reopened: dict[int, int] = dict(self._cursor.fetchall())
         self._cursor.execute(statement("retract_close"), asked)
+        closed: dict[int, int] = dict(self._cursor.fetchall())
         self._cursor.execute(statement("retract_entries"), asked)
-        return reopened
+        changes = self._load.changes
+        for entry in entries:
+            changes.file(entry.file_id, closed=closed.get(entry.file_id, 0))
+        for file_id, rows in reopened.items():
+            changes.file(file_id, opened=rows)
+        return sum(reopened.values())
+
+    def _note_removed(self, table: Table) -> None:
+        self._cursor.execute(statement("retract_removed", table=table).encode())
+        for file_id, month, rows, sensors in self._cursor:
+            self._load.changes.removed(table, file_id, month, rows, sensors)
 
     def _sensors(self, file_ids: Sequence[int]) -> list[int]:
         """Return the sensors of which files brought readings."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # listing what waits takes less time without these
     import pyarrow as pa
 
     from pipeline.core.records import Ints
+    from pipeline.store.changes import Changes, Kind
     from pipeline.store.copy import Cursor
     from pipeline.store.load import Load, Store
     from pipeline.store.rejected import RejectedRows
@@ -227,6 +228,7 @@ class Repair:
 
     def __init__(self, load: Load) -> None:
         self._cursor: Cursor = load._cursor
+        self._changes: Changes = load.changes
 
     def state(self, file_id: int) -> str | None:
         """Return the state of a file in the ledger, or None."""
@@ -269,6 +271,7 @@ class Repair:
         first, last = int(lines[0]), int(lines[-1])
         asked = {"file_id": file_id, "replay": replay, "by": by, "first": first, "last": last}
         cursor.execute(statement("rework_repaired"), asked)
+        self._changes.file(file_id, closed=len(lines))
 
     def discard(
         self, file_id: int, *, rule: str | None, lines: Sequence[int] | None, by: str, note: str
@@ -284,7 +287,10 @@ class Repair:
                 "note": note,
             },
         )
-        return [line for (line,) in self._cursor]
+        discarded = [line for (line,) in self._cursor]
+        if discarded:
+            self._changes.file(file_id, closed=len(discarded))
+        return discarded
 
     def settle_refused(self, file_id: int, *, by: str, note: str, child: int | None = None) -> bool:
         """Note that a person has settled a refused file, by a repaired one or by discarding it.
@@ -303,17 +309,24 @@ class Repair:
             " WHERE file_id = %s AND state = 'refused' AND decided_at IS NULL",
             [by, note, file_id],
         )
-        return self._cursor.rowcount == 1
+        settled = self._cursor.rowcount == 1
+        if settled or child is not None:
+            self._changes.file(file_id)
+        return settled
 
 
 @contextmanager
-def repairing(store: Store) -> Iterator[Repair]:
+def repairing(store: Store, kind: Kind) -> Iterator[Repair]:
     """Open a transaction that changes rows in quarantine and loads nothing.
+
+    Args:
+        store: the database.
+        kind: what the feed of changes calls it.
 
     Raises:
         DatabaseUnavailable: nothing was committed, or it is unknown.
     """
-    with store.loading() as load:
+    with store.loading(kind) as load:
         yield Repair(load)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "RAW",
     "SCHEMA",
     "cells",
+    "change",
     "daily",
     "file_aggregate",
     "file_duplicates",
@@ -628,6 +629,86 @@ generation = sa.Table(
     "on another server begins a new one, which the next load notices (air.current_generation). "
     "A data folder that was brought back from a copy or a snapshot of its disk or machine "
     "looks the same as before, and begins none.",
+)
+
+change = sa.Table(
+    "change",
+    metadata,
+    sa.Column(
+        "seq",
+        sa.BigInteger(),
+        sa.Identity(always=True),
+        primary_key=True,
+        comment="Number of the change. Later changes have higher numbers, and become visible "
+        "later: whoever has seen a number asks for what comes after it. Numbers may be left out.",
+    ),
+    _required(
+        "at",
+        _MOMENT,
+        "When it was written, UTC; of files that were loaded before there was a feed: when they "
+        "were.",
+    ),
+    _required(
+        "kind",
+        sa.Text(),
+        "What was done: load, replay (rows in quarantine brought back), retract, discard, or mend "
+        "(readings got back their sensor or place).",
+    ),
+    # No foreign key: the feed goes on telling of a refusal that the ledger has dropped.
+    _required(
+        "file_id",
+        sa.Integer(),
+        "The file whose readings or rows in quarantine it is about; see source_file. The ledger "
+        "may no longer have one that was refused and then judged anew.",
+    ),
+    _optional(
+        "raw_table",
+        sa.Text(),
+        "The raw table whose readings it is about; null: no readings, but rows in quarantine, or "
+        "the ledger alone. A file with readings in both tables has a row for each.",
+    ),
+    sa.Column(
+        "months",
+        JSONB(),
+        nullable=False,
+        server_default="{}",
+        comment="The months (UTC, by their first day) whose readings it is about, and by how many "
+        "readings each has grown: negative where readings were taken out, 0 where they only were "
+        "changed.",
+    ),
+    _counter("rows_added", "Number of readings that came into the raw table."),
+    _counter("rows_removed", "Number of readings that were taken out of it."),
+    _counter("rows_changed", "Number of readings that were changed where they stood."),
+    sa.Column(
+        "sensors",
+        sa.ARRAY(sa.Integer()),
+        nullable=False,
+        server_default="{}",
+        comment="The sensors of these readings, ascending.",
+    ),
+    _counter(
+        "quarantine_opened",
+        "Number of rows of the file that began to wait in quarantine; of a file with two rows "
+        "here, the first has it.",
+    ),
+    _counter(
+        "quarantine_closed",
+        "Number of rows of the file that no longer wait there; of a file with two rows here, the "
+        "first has it.",
+    ),
+    sa.CheckConstraint(
+        "kind IN ('load', 'replay', 'retract', 'discard', 'mend')", name="kind_known"
+    ),
+    sa.CheckConstraint(
+        "raw_table IS NOT NULL OR (months = '{}' AND rows_added = 0 AND rows_removed = 0"
+        " AND rows_changed = 0)",
+        name="of_a_table",
+    ),
+    comment="The change feed: what every transaction did to readings and to quarantine, one row a "
+    "file and raw table, committed with what it tells of and kept for ever. The readings added "
+    "less those removed are what is in the raw tables, by month and file. After a restore the "
+    "numbers begin again where the back-up had them, in another generation (see generation): "
+    "whoever follows then starts anew.",
 )
 
 

@@ -37,6 +37,7 @@ from pipeline.embedded import EmbeddedPostgres
 from pipeline.simulate import Simulation, write
 from pipeline.store import engine as store_engine
 from pipeline.store.migrate import upgrade
+from tests import feed
 
 PATIENCE = 120.0  # seconds until something that must happen counts as not happening
 _FIRST_MOMENT = 1_700_000_000
@@ -651,6 +652,8 @@ def _books(where: Site, found: Contents) -> None:
     with psycopg.connect(where.url) as connection:
         assert connection.execute(UNBALANCED.encode()).fetchall() == []
         assert connection.execute(_ORPHANS.encode()).fetchall() == []
+        # And the feed says what is there.
+        assert feed.broken(lambda asked: connection.execute(asked.encode()).fetchall()) == {}
     due = {file.sha256: file for file in where.delivered}
     assert found.ledger.keys() == due.keys()
     for sha256, file in due.items():

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 HEADER = "sensor_id;sensor_type;location;lat;lon;timestamp;P1;durP1;ratioP1;P2;durP2;ratioP2\n"
 TABLES = (
     "source_file, sensor, location, raw_particulate, raw_climate, quarantined_row,"
-    " file_aggregate, hourly, daily, sensor_place, quarantine_summary, file_duplicates"
+    " file_aggregate, hourly, daily, sensor_place, quarantine_summary, file_duplicates, change"
 )
 
 

@@ -345,7 +345,7 @@ def test_what_an_earlier_release_refused_comes_back(own: Site) -> None:
     dust = (
         "file_id IN (SELECT file_id FROM air.source_file WHERE name IN ('good.csv', 'before.csv'))"
     )
-    for table in ("raw_particulate", "file_aggregate"):
+    for table in ("raw_particulate", "file_aggregate", "change"):
         own.sql(f"DELETE FROM air.{table} WHERE {dust}")
     for table in ("hourly", "daily", "sensor_place"):
         own.sql(f"DELETE FROM air.{table} WHERE sensor_id = 92")

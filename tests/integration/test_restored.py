@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 EVERY = "source_file sensor location raw_particulate raw_climate quarantined_row file_aggregate"
 EVERY += " hourly daily sensor_place generation quarantine_summary file_duplicates source_section"
+EVERY += " change"
 # Each reading with what its numbers stand for.
 READINGS = """
     SELECT sensor_id, ts, model, location_id, lat, lon, name, pm10 AS value
@@ -138,7 +139,7 @@ class Restorable:
     def restore_in_place(self) -> None:
         with psycopg.connect(self.url) as connection:
             connection.execute("SET session_replication_role = replica")
-            for name in EVERY.split()[:-1]:
+            for name in EVERY.split():
                 connection.execute(
                     f"DELETE FROM air.{name} AS x WHERE x.xmin::text::bigint > "
                     f"{self.last_transaction}".encode()
@@ -147,6 +148,7 @@ class Restorable:
                 "SELECT setval('air.location_location_key_seq', max(location_key))"
                 " FROM air.location"
             )
+            connection.execute("SELECT setval('air.change_seq_seq', max(seq)) FROM air.change")
             for month in ("particulate_2017_08", "climate_2017_09", "particulate_2017_10"):
                 connection.execute(f"DROP TABLE air.raw_{month}".encode())
 
@@ -298,7 +300,7 @@ def test_a_place_that_somebody_changed_is_not_that_of_new_readings(
 def test_what_was_deleted_in_spite_of_all_is_made_again(site: Site, table: str) -> None:
     load(site, BEFORE)
     site.sql("DELETE FROM air.raw_particulate; DELETE FROM air.hourly; DELETE FROM air.daily;")
-    site.sql("DELETE FROM air.file_aggregate; DELETE FROM air.source_file")
+    site.sql("DELETE FROM air.file_aggregate; DELETE FROM air.source_file; DELETE FROM air.change")
     site.sql(f"DELETE FROM air.sensor_place; DELETE FROM air.{table}")
     load(site, BEFORE)
     expected: list[Any] = [(1, "sds011", 11, 42.11, 23.11)]

@@ -186,7 +186,7 @@ def follow(site: Site, steps: Sequence[Step]) -> None:
     """Take the same steps in the model and in the real thing, and compare after each."""
     for table in ("quarantined_row", "file_aggregate", "hourly", "daily", "sensor_place"):
         site.sql(f"DELETE FROM air.{table}")
-    for table in ("raw_particulate", "source_file"):
+    for table in ("raw_particulate", "source_file", "change"):
         site.sql(f"DELETE FROM air.{table}")
     for path in site.quarantine.glob("*") if site.quarantine.is_dir() else []:
         path.unlink()

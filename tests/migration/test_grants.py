@@ -89,6 +89,8 @@ def test_loading_goes_on_after_a_migration(
         assert site.one("SELECT count(*) FROM air.quarantine_summary") == 2
         assert site.one("SELECT count(*) FROM air.generation") == 1
         assert site.one("SELECT count(*) FROM air.file_duplicates") == 1
+        # Three files, one of them from before.
+        assert site.one("SELECT count(*) FROM air.change") == 3
     finally:
         engine.dispose()
 
@@ -98,7 +100,7 @@ def test_readers_read_what_is_new_and_no_more(before: sa.Engine, database_url: s
         connection.execute(RIGHTS.encode())
     migrate.upgrade(before)
     with psycopg.connect(_as(database_url, "looker"), autocommit=True) as looker:
-        for name in ("generation", "quarantine_summary", "file_duplicates"):
+        for name in ("generation", "quarantine_summary", "file_duplicates", "change"):
             looker.execute(f"SELECT FROM air.{name}".encode())
             looker.execute(f"GRANT SELECT ON air.{name} TO keeper".encode())
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

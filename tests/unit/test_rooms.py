@@ -266,7 +266,7 @@ def test_every_sql_statement_says_what_it_is_for() -> None:
         assert path.read_text(encoding="utf-8").startswith("-- "), path.name
 
 
-@pytest.mark.parametrize("command", ["look", "doctor", "reporting"])
+@pytest.mark.parametrize("command", ["look", "doctor", "reporting", "changes"])
 def test_commands_that_only_look_start_without_pandas(command: str) -> None:
     asked = f"import sys, pipeline.cli.{command}; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

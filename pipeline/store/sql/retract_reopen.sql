@@ -1,4 +1,5 @@
--- The rows that a replay had brought back are open again; how they were repaired is kept.
+-- The rows that a replay had brought back are open again; how they were repaired is kept. Returns file
+-- and number of rows.
 WITH changed AS (
     UPDATE air.quarantined_row AS row
        SET state = 'open', replay_file_id = NULL, decided_at = NULL, decided_by = NULL
@@ -9,4 +10,4 @@ WITH changed AS (
        SET open = open + counted.rows, repaired = repaired - counted.rows
       FROM counted
      WHERE summary.file_id = counted.file_id AND summary.group_no = counted.group_no)
-SELECT coalesce(sum(rows), 0)::bigint FROM counted
+SELECT file_id, sum(rows)::bigint FROM counted GROUP BY file_id

@@ -22,6 +22,7 @@ from typing import Any
 import psycopg
 
 from pipeline.config import load_settings
+from tests import feed
 from tests.acceptance.conftest import Home, Ledger, due_ledger
 from tests.faults.daemon import get
 from tests.faults.harness import UNBALANCED, aggregates, lives, wait_for
@@ -122,6 +123,9 @@ def _refused_and_balanced(world: World, connection: psycopg.Connection[Any]) -> 
             raise Violation(message)
     if unbalanced := connection.execute(UNBALANCED.encode()).fetchall():
         message = f"books that do not balance: {unbalanced[:5]}"
+        raise Violation(message)
+    if broken := feed.broken(lambda question: connection.execute(question.encode()).fetchall()):
+        message = f"the change feed: {broken}"
         raise Violation(message)
 
 
