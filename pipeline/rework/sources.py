@@ -27,7 +27,8 @@ from pipeline.records import Block, Content, Ints
 from pipeline.rework.headers import Headers, as_blocks
 from pipeline.steps.quarantine import digits_in
 from pipeline.steps.read import Limits, blocks, content
-from pipeline.store.rework import Entry, QuarantinedRow, parent_of_replay
+from pipeline.store.read.entries import Entry, parent_of_replay
+from pipeline.store.read.rejected_rows import QuarantinedRow
 
 _TICK = 2_000_000_000  # ns
 

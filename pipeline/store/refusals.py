@@ -8,11 +8,12 @@ a statement.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
-from sqlalchemy import exc
 
 from pipeline.descriptors import exhausted
 from pipeline.errors import (
@@ -122,7 +123,7 @@ def guarded() -> Iterator[None]:
     """
     try:
         yield
-    except (exc.SQLAlchemyError, psycopg.Error) as error:
+    except _foreign() as error:
         raise translate(error) from error
     except OSError as error:
         # A connection takes a descriptor, and the driver does not say so in its own words.
@@ -160,9 +161,11 @@ def translate(error: BaseException) -> PipelineError:
         return (
             ConfigurationError(told) if _all_say(_SHUT_WORDS, cause) else DatabaseUnavailable(told)
         )
-    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+    if isinstance(error, _wrappers("DBAPIError")) and getattr(
+        error, "connection_invalidated", False
+    ):
         return DatabaseUnavailable(told)
-    if isinstance(error, exc.TimeoutError):  # every connection of the pool stayed busy
+    if isinstance(error, _wrappers("TimeoutError")):  # every connection of the pool stayed busy
         return DatabaseUnavailable(told)
     # No server was asked. The driver refuses values that no server could hold; anything else is a
     # mistake of ours, which no file should pay for.
@@ -211,9 +214,22 @@ def _remedy(state: str) -> str:
     return _REMEDIES.get(state) or _REMEDIES.get(state[:2]) or _REMEDY
 
 
+def _foreign() -> tuple[type[Exception], ...]:
+    """Return the errors that are to become ours."""
+    return (psycopg.Error, *_wrappers("SQLAlchemyError"))
+
+
+def _wrappers(name: str) -> tuple[type[Exception], ...]:
+    """Return SQLAlchemy's error of a name; none while nobody has loaded it: none can be raised."""
+    errors = sys.modules.get("sqlalchemy.exc")
+    return () if errors is None else (getattr(errors, name),)
+
+
 def _driver_error(error: BaseException) -> BaseException:
-    wrapped = error.orig if isinstance(error, exc.StatementError) else None
-    return error if wrapped is None else wrapped
+    wrapped: Any = error
+    if isinstance(error, _wrappers("StatementError")):
+        wrapped = getattr(error, "orig", None) or error
+    return wrapped  # type: ignore[no-any-return]  # an exception
 
 
 def _all_say(words: re.Pattern[str], error: psycopg.OperationalError) -> bool:
