@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -76,6 +75,8 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
+        # Only the class that `load_settings` makes of it is ever filled: once is enough.
+        defer_build=True,
     )
 
     # Set by `load_settings` for the sources below; not a setting itself.
@@ -311,7 +312,7 @@ def load_settings(home: Path | None = None, **flags: object) -> Settings:
         message = f"{error.filename or toml_path}: cannot be read: {error.strerror}"
         raise ConfigurationError(message) from None
     # What many programs share counts too, from the environment or from .env.
-    plain = os.environ.get("DATABASE_URL") or dotenv_values(root / ".env").get("DATABASE_URL")
+    plain = os.environ.get("DATABASE_URL") or _in_dotenv(root / ".env", "DATABASE_URL")
     if settings.database_url is None and plain:
         try:
             settings = bound(
@@ -323,6 +324,14 @@ def load_settings(home: Path | None = None, **flags: object) -> Settings:
     # Where none was, another user may have made one meanwhile: in /tmp, say.
     refuse_others_home(root)
     return settings
+
+
+def _in_dotenv(path: Path, name: str) -> str | None:
+    if not path.is_file():
+        return None
+    from dotenv import dotenv_values
+
+    return dotenv_values(path).get(name)
 
 
 def _refuse_unknown(given: Iterable[str], where: str = "") -> None:

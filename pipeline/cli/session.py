@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pipeline.cli.start import settle
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.errors import ConfigurationError, DiskTrouble, EmbeddedDatabaseUnavailable
@@ -96,6 +97,7 @@ def database(
         ConfigurationError: the configured database has not been migrated.
         EmbeddedDatabaseError: the private one does not start.
     """
+    settle()
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
         with _opened(Database(url, embedded=False), migrated) as one:
