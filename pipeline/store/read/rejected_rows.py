@@ -71,4 +71,12 @@ def rows_of_sensor(
 ) -> list[QuarantinedRow]:
     """Return rejected rows that name a sensor, of files that may hold its time."""
     pattern = rf"(^|[;,\t\" |])\+?0*{sensor_id}(\.0*)?([;,\t\" |]|$)"
-    return fetch(connection, QuarantinedRow, "why_rejected", pattern=pattern, ts=ts, limit=limit)
+    return fetch(
+        connection,
+        QuarantinedRow,
+        "why_rejected",
+        digits=f"%{sensor_id}%",
+        pattern=pattern,
+        ts=ts,
+        limit=limit,
+    )
