@@ -10,13 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
-
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     # To run, it takes pandas and a second: commands that only look do without.
     from pipeline.flow import Outcome
 
@@ -35,6 +34,9 @@ BOOKS = (">read", ">loaded", ">dup", ">bad")
 
 def table(*columns: str, title: str | None = None) -> Table:
     """Return an empty table; a column whose name starts with `>` is aligned to the right."""
+    from rich import box
+    from rich.table import Table
+
     made = Table(
         box=box.SIMPLE_HEAD,
         title=title,

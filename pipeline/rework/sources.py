@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.config import Settings
 from pipeline.contract import Contract
@@ -119,6 +118,8 @@ def text_of_entry(
         contract: what is accepted now.
         books: who knows its parent and its rows.
     """
+    import pyarrow as pa
+
     if not parent_of_replay(entry, books.entry):
         return text_of(settings, entry, contract)
     try:

@@ -257,6 +257,7 @@ LIGHT = [
     ["quarantine", "list"],
     ["quarantine", "list", "--by", "reason"],
     ["quarantine", "show", "1"],
+    ["why", "92", "2018-03-06T00:46:02"],
     ["retract", "1"],
     ["db", "url"],
     ["db", "psql", "-c", "SELECT 1"],
@@ -289,7 +290,8 @@ def test_commands_that_only_read_load_no_more_than_they_need(
     assert done.returncode == (2 if "1" in command else 0), done.stderr
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "pipeline.cli" in loaded
-    assert not loaded & HEAVY
+    # Where a line stands in a file is worked out with numpy.
+    assert not loaded & (HEAVY - {"numpy"} if "why" in command else HEAVY)
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if ".store.read" in name])
