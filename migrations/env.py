@@ -20,8 +20,9 @@ from alembic.util import CommandError
 
 from pipeline.config import load_settings
 from pipeline.errors import PipelineError
-from pipeline.store.engine import create, guarded
+from pipeline.store.engine import create
 from pipeline.store.migrate import VERSION_TABLE, lock
+from pipeline.store.refusals import guarded
 from pipeline.store.tables import SCHEMA, metadata
 
 if TYPE_CHECKING:

@@ -17,23 +17,35 @@ from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from textwrap import indent
-from typing import Any
-
-import structlog
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.foreign import require_own_file
 from pipeline.permissions import FILE_MODE, make_folder
 from pipeline.visible import Styled, visible, visible_json
+
+if TYPE_CHECKING:
+    import structlog
 
 LOG_NAME = "sofia-air.jsonl"
 _ROTATE_BYTES = 10 * 2**20
 _KEPT = 10
 
 
+class _Logger:
+    """A part's logger, which loads structlog with its first event: most commands have none."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        import structlog
+
+        return getattr(structlog.stdlib.get_logger(f"sofia_air.{self._name}"), attribute)
+
+
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """Return the logger of a part of the program."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(f"sofia_air.{name}")
-    return logger
+    return cast("structlog.stdlib.BoundLogger", _Logger(name))
 
 
 def configure(level: str, folder: Path | None, *, console: bool) -> None:
@@ -44,6 +56,8 @@ def configure(level: str, folder: Path | None, *, console: bool) -> None:
         folder: where the rotated JSON lines go; None for nowhere.
         console: whether events are shown on standard error too.
     """
+    import structlog
+
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -78,7 +92,7 @@ def configure(level: str, folder: Path | None, *, console: bool) -> None:
             encoding="utf-8",
             delay=True,
         )
-        file.setFormatter(_formatter(shared, _for_file))
+        file.setFormatter(_formatter(shared, _ForFile()))
         root.addHandler(file)
     if console:
         shown = logging.StreamHandler(Styled(sys.stderr))
@@ -106,10 +120,12 @@ class _Repeats:
     def __call__(
         self, _logger: object, _method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
+        from structlog import DropEvent
+
         name, file = event.get("event"), event.get("file")
         if name == "file.known" and file in self._dropped:
             self._dropped.discard(file)  # known, since it could not be moved: no news either
-            raise structlog.DropEvent
+            raise DropEvent
         if name not in self._NAMES:
             return event
         now = time.monotonic()
@@ -117,7 +133,7 @@ class _Repeats:
         if now - self._told.get(key, float("-inf")) < self._SECONDS:
             if name == "file.not_moved":
                 self._dropped.add(file)
-            raise structlog.DropEvent
+            raise DropEvent
         if len(self._told) >= self._MOST:
             self._told.clear()
         self._told[key] = now
@@ -188,11 +204,16 @@ def _for_journal(_logger: object, _method: str, event: MutableMapping[str, Any])
     return visible(f"<{priority}>{name} {fields}".rstrip())
 
 
-_json = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+class _ForFile:
+    """Renders an event as a JSON line."""
 
+    def __init__(self) -> None:
+        from structlog.processors import JSONRenderer
 
-def _for_file(logger: object, method: str, event: MutableMapping[str, Any]) -> str:
-    return visible_json(str(_json(logger, method, event)))
+        self._json = JSONRenderer(ensure_ascii=False, default=str)
+
+    def __call__(self, logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+        return visible_json(str(self._json(logger, method, event)))
 
 
 def _escape_values(
@@ -218,6 +239,8 @@ def _lead_with_what_and_when(
 
 
 def _formatter(shared: list[Any], *render: Any) -> structlog.stdlib.ProcessorFormatter:
+    import structlog
+
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],

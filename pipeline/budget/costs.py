@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from pipeline.budget.bounds import Bounds
 from pipeline.budget.named import Named
 from pipeline.budget.rejected import Tally, rejected_of
 from pipeline.core.rejected import Rejected
 from pipeline.errors import FileRefused
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Costs:

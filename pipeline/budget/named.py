@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from pipeline.core.groups import group_starts
 from pipeline.core.records import Ints
 from pipeline.errors import FileRefused
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -66,6 +69,8 @@ class Named:
 
 def _hashed(keys: list[npt.NDArray[np.int_]]) -> Hashes:
     """Return one number for each combination: of a million, hardly any two share one."""
+    import pandas as pd
+
     total: Hashes = np.zeros(len(keys[0]), np.uint64)
     for key in keys:
         total = pd.util.hash_array(total + key.astype(np.int64).view(np.uint64))

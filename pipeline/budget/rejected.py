@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-import pyarrow.compute as pc
 
 from pipeline.budget.bounds import ALWAYS_ALLOWED, Bounds
 from pipeline.contract import Reason
@@ -61,6 +60,8 @@ class Tally:
             FileRefused: rule `mostly_malformed` or `too_many_rejected`: the file is of no use, or
                 would fill the disk.
         """
+        import pyarrow.compute as pc
+
         self._read += read
         self._text += text
         if not len(rejected):

@@ -16,6 +16,7 @@ import typer
 
 from pipeline import __version__
 from pipeline.cli.sections import Sections
+from pipeline.cli.start import hurry
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.permissions import restrict_umask
 from pipeline.visible import Styled, escape_standard_streams, visible
@@ -65,6 +66,7 @@ def options(
 
 def main() -> None:
     """Run the command line; errors that we know become one clear sentence."""
+    hurry()
     escape_standard_streams()
     # Registered here, not on import: `import pipeline.cli` alone must stay side-effect free.
     from pipeline.cli import commands

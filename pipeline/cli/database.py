@@ -10,8 +10,8 @@ import typer
 
 from pipeline.cli.session import database, print_json, require_home
 from pipeline.cli.settings import settings_of
-from pipeline.store import engine as engines
 from pipeline.store import migrate
+from pipeline.store.address import for_command_line, masked
 
 
 def upgrade(home: Path | None, *, as_json: bool) -> None:
@@ -45,7 +45,7 @@ def url(home: Path | None, *, show_password: bool, as_json: bool) -> None:
     else:
         address = settings.database.url.get_secret_value()
         if not show_password:
-            address = engines.masked(address)
+            address = masked(address)
     if as_json:
         print_json({"url": address, "embedded": settings.database.url is None})
     else:
@@ -59,7 +59,7 @@ def psql(home: Path | None, arguments: list[str]) -> int:
     settings = settings_of(home)
     require_home(settings)
     with database(settings) as opened:
-        address, secrets = engines.for_command_line(opened.url)
+        address, secrets = for_command_line(opened.url)
         # Ctrl-C belongs to psql: it cancels a query there, and must not end us.
         if (
             opened.embedded and os.geteuid() == 0

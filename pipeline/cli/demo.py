@@ -24,6 +24,7 @@ from pipeline.foreign import refuse_others_home
 from pipeline.permissions import FILE_MODE, create, make_folder
 from pipeline.steps.watch import ENDINGS
 from pipeline.store.load import Store
+from pipeline.store.read.sensors import SensorStatistics, sensor_statistics
 from pipeline.store.rework import Workbench
 
 _MARKER = ".sofia-air-demo"
@@ -57,8 +58,9 @@ def demo(_home: Path | None, folder: Path, *, as_json: bool) -> int:
         started = time.monotonic()
         outcomes = list(Daemon(flow, settings).drain())
         seconds = time.monotonic() - started
-        bench = Workbench(opened.engine)
-        statistics = bench.sensor_statistics(_STATISTICS_SHOWN + 1)
+        bench = Workbench(opened.reader)
+        with opened.reader.snapshot() as connection:
+            statistics = sensor_statistics(connection, _STATISTICS_SHOWN + 1)
         examples = _examples(bench, outcomes)
     if as_json:
         print_json(
@@ -146,15 +148,18 @@ def _show_rejections(console: Console, examples: list[tuple[str, int, str]], mor
     console.print(shown)
 
 
-def _show_statistics(console: Console, statistics: list[dict[str, object]]) -> None:
+def _show_statistics(console: Console, statistics: list[SensorStatistics]) -> None:
     shown = tables.table(">sensor", "model", "quantity", ">n", ">min", ">mean", ">max", ">std")
     for row in statistics[:_STATISTICS_SHOWN]:
         shown.add_row(
-            str(row["sensor_id"]),
-            escape(str(row["model"]).upper()),
-            str(row["quantity"]),
-            f"{row['n']:,}",
-            *(f"{row[name]:,.1f}" for name in ("min", "mean", "max", "std")),
+            str(row.sensor_id),
+            escape(row.model.upper()),
+            row.quantity,
+            f"{row.n:,}",
+            *(
+                "–" if value is None else f"{value:,.1f}"
+                for value in (row.min, row.mean, row.max, row.std)
+            ),
         )
     if len(statistics) > _STATISTICS_SHOWN:
         shown.add_row("[dim]…[/]")

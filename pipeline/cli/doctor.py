@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.cli import tables
 from pipeline.cli.session import Database, clock_of, database, print_json
@@ -20,11 +19,10 @@ from pipeline.config import Settings
 from pipeline.contract.models import NOT_STORED_TYPES
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.steps.watch import scan
-from pipeline.store.queries import Queries
-from pipeline.store.references import Dangling, References
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
+from pipeline.store.read import books
+from pipeline.store.read.doubtful import doubtful_files
+from pipeline.store.read.reader import Reader
+from pipeline.store.read.references import Dangling, dangling
 
 _LEAST_FREE = 2**30
 _MOST_FILES = 1_000
@@ -179,9 +177,9 @@ def _in_database(settings: Settings, *, mend: bool) -> Iterator[Finding]:
     try:
         with database(settings) as opened:
             yield _server(opened)
-            yield _clock_beside(settings, opened.engine)
-            yield _mended(settings, opened.engine) if mend else _references(opened.engine)
-            yield from _readings(settings, Queries(opened.engine))
+            yield _clock_beside(settings, opened.reader)
+            yield _mended(settings, opened) if mend else _references(opened.reader)
+            yield from _readings(settings, opened.reader)
     except ConfigurationError as error:
         yield Finding("database", ok=False, found=str(error), remedy="mend this, and look again")
     except PipelineError as error:
@@ -194,19 +192,20 @@ def _in_database(settings: Settings, *, mend: bool) -> Iterator[Finding]:
 
 
 def _server(opened: Database) -> Finding:
-    server = Queries(opened.engine).server()
+    with opened.reader.snapshot() as connection:
+        server = books.server(connection)
     kind = "private PostgreSQL" if opened.embedded else f"PostgreSQL at {opened.shown}"
     return Finding(
         "database",
         ok=True,
-        found=f"{kind}, version {server['version']}, {tables.size(server['bytes'])}, "
+        found=f"{kind}, version {server.version}, {tables.size(server.bytes)}, "
         "tables are up to date",
     )
 
 
-def _clock_beside(settings: Settings, engine: sa.Engine) -> Finding:
+def _clock_beside(settings: Settings, reader: Reader) -> Finding:
     try:
-        return _clock(clock_of(settings, engine).look())
+        return _clock(clock_of(settings, reader).look())
     except PipelineError as error:
         return Finding("clock", ok=False, found=f"cannot be compared: {error}")
 
@@ -223,9 +222,9 @@ def _clock(present: Present) -> Finding:
     )
 
 
-def _references(engine: sa.Engine) -> Finding:
+def _references(reader: Reader) -> Finding:
     """Look for readings whose sensor or place is missing."""
-    if found := References(engine).dangling():
+    if found := dangling(reader):
         return Finding(
             "references",
             ok=False,
@@ -236,13 +235,13 @@ def _references(engine: sa.Engine) -> Finding:
     return Finding("references", ok=True, found=f"every reading has its sensor and place{how}")
 
 
-def _mended(settings: Settings, engine: sa.Engine) -> Finding:
+def _mended(settings: Settings, opened: Database) -> Finding:
     # It reads files, which takes what commands that only look do without.
     from pipeline.rework.mend import mend
     from pipeline.store.load import Store
 
     start_log(settings)
-    done = mend(settings, Store(engine), settings.site_contract())
+    done = mend(settings, Store(opened.engine), settings.site_contract())
     if not done.found:
         return Finding("references", ok=True, found="every reading has its sensor and place")
     told = f"{tables.files(done.files)} read again, {done.readings:,} readings got their place back"
@@ -266,15 +265,16 @@ def _listed(found: Dangling) -> str:
     return ", ".join(parts)
 
 
-def _readings(settings: Settings, queries: Queries) -> list[Finding]:
+def _readings(settings: Settings, reader: Reader) -> list[Finding]:
     """Look for files whose values an earlier version stored and should not have."""
     known = settings.site_contract().models
     types = [name for name in NOT_STORED_TYPES if name not in known]
-    doubtful = queries.doubtful_files(types, _MOST_FILES)
+    with reader.snapshot() as connection:
+        doubtful = doubtful_files(connection, types, _MOST_FILES)
     findings = []
     for why, (what, again) in _DOUBTS.items():
-        if files := [row for row in doubtful if row["why"] == why]:
-            named = ", ".join(f"{row['name']} (file {row['file_id']})" for row in files[:5])
+        if files := [row for row in doubtful if row.why == why]:
+            named = ", ".join(f"{row.name} (file {row.file_id})" for row in files[:5])
             more = f" and {len(files) - 5:,} more" if len(files) > 5 else ""
             count = (
                 f"{_MOST_FILES:,} or more" if len(doubtful) == _MOST_FILES else f"{len(files):,}"

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipeline import memory
 from pipeline.cli import tables
 from pipeline.cli.session import database, print_json, require_home
 from pipeline.cli.settings import settings_of, start_log
@@ -19,12 +18,12 @@ from pipeline.config import Settings
 from pipeline.contract import MAX_ID
 from pipeline.contract.quantities import QUANTITIES
 from pipeline.errors import ConfigurationError
-from pipeline.rework import retract as retracting
-from pipeline.rework import targets
-from pipeline.rework.retract import NotLoaded, Retracted
-from pipeline.rework.why import Line, Reading, Told, moment, why
-from pipeline.store.load import Store
-from pipeline.store.rework import Entry, Workbench
+from pipeline.rework.keys import chosen, whoever
+from pipeline.rework.retracted import NotLoaded, Retracted, plan
+from pipeline.store.read.entries import Entry, entries
+
+if TYPE_CHECKING:
+    from pipeline.rework.why import Line, Reading, Told
 
 _UNITS = {quantity.name: quantity.unit for quantity in QUANTITIES}
 DONE, FAILED = 0, 1
@@ -37,19 +36,24 @@ def retract(home: Path | None, key: str, *, yes: bool, note: str | None, as_json
     """Take a file back, after a person has confirmed it; return the exit code."""
     settings = settings_of(home)
     require_home(settings)
-    start_log(settings)
-    by = targets.whoever()
-    memory.choose_allocators()
+    by = whoever()
     with database(settings) as opened:
-        bench = Workbench(opened.engine)
-        entry = targets.one(bench, key)
-        try:
-            planned = retracting.plan(bench, entry)
-        except NotLoaded as error:
-            raise ConfigurationError(str(error)) from error
+        with opened.reader.snapshot() as connection:
+            entry = chosen(entries(connection, key), key)
+            try:
+                planned = plan(connection, entry)
+            except NotLoaded as error:
+                raise ConfigurationError(str(error)) from error
         if not yes and not _confirmed(planned):
             typer.echo("nothing was changed", err=True)
             return FAILED
+        # What it takes to change something is loaded when that is certain.
+        from pipeline import memory
+        from pipeline.rework import retract as retracting
+        from pipeline.store.load import Store
+
+        memory.choose_allocators()
+        start_log(settings)
         done = retracting.retract(
             settings,
             Store(opened.engine),
@@ -139,6 +143,8 @@ def _retracted_record(done: Retracted, by: str, note: str | None) -> dict[str, A
 
 def tell(home: Path | None, sensor: int, time: str, *, as_json: bool) -> None:
     """Tell where the reading of a sensor at a time came from, or why there is none."""
+    from pipeline.rework.why import moment, why
+
     settings = settings_of(home)
     require_home(settings)
     ts = moment(time)
@@ -149,8 +155,7 @@ def tell(home: Path | None, sensor: int, time: str, *, as_json: bool) -> None:
         message = f"{sensor} cannot be the number of a sensor"
         raise ConfigurationError(message)
     with database(settings) as opened:
-        bench = Workbench(opened.engine)
-        told = why(settings, bench, settings.site_contract(), sensor, ts)
+        told = why(settings, opened.reader, settings.site_contract(), sensor, ts)
     if as_json:
         print_json(_told_record(told))
     else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pipeline.cli import tables
 from pipeline.cli.session import Database, clock_of, database, print_json, require_home
@@ -11,7 +11,8 @@ from pipeline.cli.settings import settings_of
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 from pipeline.steps.watch import Ignored, scan
-from pipeline.store.queries import Queries
+from pipeline.store.read import books
+from pipeline.store.read.books import RecentFile, Server, Totals
 
 
 def status(home: Path | None, *, as_json: bool, limit: int) -> None:
@@ -20,14 +21,19 @@ def status(home: Path | None, *, as_json: bool, limit: int) -> None:
     require_home(settings)
     waiting, ignored = scan(settings.data) if settings.data.is_dir() else ([], [])
     with database(settings) as opened:
-        queries = Queries(opened.engine)
-        totals, recent, server = queries.totals(), queries.recent_files(limit), queries.server()
-        doubt = clock_of(settings, opened.engine).look().doubt
+        with opened.reader.snapshot() as connection:
+            totals, server = books.totals(connection), books.server(connection)
+            recent = books.recent_files(connection, limit)
+        doubt = clock_of(settings, opened.reader).look().doubt
         if as_json:
             print_json(
                 {
                     "home": settings.home,
-                    "database": {"url": opened.shown, "embedded": opened.embedded, **server},
+                    "database": {
+                        "url": opened.shown,
+                        "embedded": opened.embedded,
+                        **asdict(server),
+                    },
                     "contract_version": settings.site_contract().version,
                     "totals": totals,
                     "waiting": {
@@ -51,35 +57,33 @@ def status(home: Path | None, *, as_json: bool, limit: int) -> None:
     _recent(console, recent, settings.home)
 
 
-def _heading(
-    console: Console, settings: Settings, opened: Database, server: dict[str, Any]
-) -> None:
+def _heading(console: Console, settings: Settings, opened: Database, server: Server) -> None:
     kind = "private PostgreSQL" if opened.embedded else "PostgreSQL"
     where = "" if opened.embedded else f" at {escape(opened.shown)}"
     console.print(f"[bold]home[/]      {escape(str(settings.home))}", highlight=False)
     console.print(
-        f"[bold]database[/]  {kind} {escape(str(server['version']))}{where}, "
-        f"{tables.size(server['bytes'])}",
+        f"[bold]database[/]  {kind} {escape(str(server.version))}{where}, "
+        f"{tables.size(server.bytes)}",
         highlight=False,
     )
 
 
-def _books(console: Console, totals: dict[str, Any]) -> None:
+def _books(console: Console, totals: Totals) -> None:
     console.print(
-        f"[bold]files[/]     {totals['files_loaded']:,} loaded, "
-        f"{totals['files_refused']:,} refused, {totals['files_retracted']:,} retracted",
+        f"[bold]files[/]     {totals.files_loaded:,} loaded, "
+        f"{totals.files_refused:,} refused, {totals.files_retracted:,} retracted",
         highlight=False,
     )
     console.print(
-        f"[bold]rows[/]      {totals['rows_read']:,} read = {totals['rows_loaded']:,} loaded + "
-        f"{totals['rows_duplicate']:,} duplicate + {totals['rows_quarantined']:,} quarantined"
-        + (f", {totals['rows_open']:,} of them open" if totals["rows_quarantined"] else ""),
+        f"[bold]rows[/]      {totals.rows_read:,} read = {totals.rows_loaded:,} loaded + "
+        f"{totals.rows_duplicate:,} duplicate + {totals.rows_quarantined:,} quarantined"
+        + (f", {totals.rows_open:,} of them open" if totals.rows_quarantined else ""),
         highlight=False,
     )
-    if totals["sensors"]:
+    if totals.sensors:
         console.print(
-            f"[bold]readings[/]  {totals['sensors']:,} sensors, "
-            f"{tables.moment(totals['first_ts'])} … {tables.moment(totals['last_ts'])} UTC",
+            f"[bold]readings[/]  {totals.sensors:,} sensors, "
+            f"{tables.moment(totals.first_ts)} … {tables.moment(totals.last_ts)} UTC",
             highlight=False,
         )
 
@@ -93,7 +97,7 @@ def _ignored(console: Console, ignored: list[Ignored]) -> None:
     console.print(shown)
 
 
-def _recent(console: Console, recent: list[dict[str, Any]], home: Path) -> None:
+def _recent(console: Console, recent: list[RecentFile], home: Path) -> None:
     if not recent:
         once = tables.command("run --once", home)
         console.print(f"nothing loaded yet: drop files into data/ and type `{escape(once)}`")
@@ -101,12 +105,12 @@ def _recent(console: Console, recent: list[dict[str, Any]], home: Path) -> None:
     roomy = console.width >= 100
     shown = tables.table(">id", "file", "", *tables.BOOKS, *(["taken (UTC)"] if roomy else []))
     for row in recent:
-        books = [row[f"rows_{term}"] for term in ("read", "loaded", "duplicate", "quarantined")]
+        terms = (row.rows_read, row.rows_loaded, row.rows_duplicate, row.rows_quarantined)
         shown.add_row(
-            str(row["file_id"]),
-            escape(row["name"]),
-            tables.state(row["state"]),
-            *map(tables.count, books),
-            *([tables.moment(row["loaded_at"])] if roomy else []),
+            str(row.file_id),
+            escape(row.name),
+            tables.state(row.state),
+            *map(tables.count, terms),
+            *([tables.moment(row.loaded_at)] if roomy else []),
         )
     console.print(shown)

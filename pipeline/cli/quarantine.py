@@ -14,8 +14,20 @@ from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 from pipeline.contract import FILE_RULES, ROW_RULES
 from pipeline.errors import ConfigurationError
-from pipeline.rework import keys as ledger_keys
-from pipeline.store.rework import Entry, Workbench
+from pipeline.rework.keys import chosen, one
+from pipeline.store.read import quarantine as questions
+from pipeline.store.read.entries import Entry, entries
+from pipeline.store.read.quarantine import (
+    ByAge,
+    ByReason,
+    BySensor,
+    QuarantineFile,
+    RefusedFile,
+    States,
+)
+from pipeline.store.read.reader import Connection
+from pipeline.store.read.rejected_rows import QuarantinedRow, rejected_rows
+from pipeline.store.rework import Workbench
 
 DONE, SOME_LEFT = 0, 3
 
@@ -25,12 +37,11 @@ DONE, SOME_LEFT = 0, 3
 def listed(home: Path | None, *, by: str, rule: str | None, limit: int, as_json: bool) -> None:
     """Show what is in quarantine, by file, reason, sensor or age."""
     settings = settings_for(home, rule)
-    with database(settings) as opened:
-        bench = Workbench(opened.engine)
-        states = bench.states()
-        files = bench.quarantine_files(rule, limit)
-        refused = bench.refused_files(rule, limit)
-        groups = _groups(bench, by, rule, limit)[:limit] if by != "file" else []
+    with database(settings) as opened, opened.reader.snapshot() as connection:
+        states = questions.states(connection)
+        files = questions.quarantine_files(connection, rule, limit)
+        refused = questions.refused_files(connection, rule, limit)
+        groups = _groups(connection, by, rule, limit)[:limit] if by != "file" else []
     if as_json:
         answer: dict[str, Any] = {"rows": states, "files": files, "refused": refused}
         print_json({**answer, f"by_{by}": groups} if by != "file" else answer)
@@ -47,55 +58,61 @@ def listed(home: Path | None, *, by: str, rule: str | None, limit: int, as_json:
         _show_next(console, settings)
 
 
-def _groups(bench: Workbench, by: str, rule: str | None, limit: int) -> list[dict[str, Any]]:
+def _groups(
+    connection: Connection, by: str, rule: str | None, limit: int
+) -> Sequence[ByReason | BySensor | ByAge]:
     if by == "reason":
-        return bench.by_rule(rule)
+        return questions.by_reason(connection, rule)
     if by == "age":
-        return bench.by_age(rule)
-    return bench.by_sensor(rule, limit)
+        return questions.by_age(connection, rule)
+    return questions.by_sensor(connection, rule, limit)
 
 
 def _show_files(
-    console: Console, files: Sequence[dict[str, Any]], refused: Sequence[dict[str, Any]]
+    console: Console, files: Sequence[QuarantineFile], refused: Sequence[RefusedFile]
 ) -> None:
     if files:
         shown = tables.table(">id", "file", ">rows", "reasons")
         for row in files:
             shown.add_row(
-                str(row["file_id"]),
-                escape(row["name"]),
-                tables.count(row["rows"]),
-                escape(tables.rules(row["rules"])),
+                str(row.file_id),
+                escape(row.name),
+                tables.count(row.rows),
+                escape(tables.rules(row.rules)),
             )
         console.print(shown)
     if refused:
         shown = tables.table(">id", "refused as a whole", "because")
-        for row in refused:
-            shown.add_row(str(row["file_id"]), escape(row["name"]), escape(row["reason"] or ""))
+        for file in refused:
+            shown.add_row(str(file.file_id), escape(file.name), escape(file.reason or ""))
         console.print(shown)
 
 
-def _show_groups(console: Console, by: str, groups: Sequence[dict[str, Any]]) -> None:
-    key, last = {
-        "reason": ("rule", "for example"),
-        "sensor": ("sensor", ""),
-        "age": ("age", "oldest (UTC)"),
-    }[by]
+def _show_groups(console: Console, by: str, groups: Sequence[ByReason | BySensor | ByAge]) -> None:
+    last = {"reason": "for example", "sensor": "", "age": "oldest (UTC)"}[by]
     shown = tables.table(by, ">rows", ">files", last)
     for group in groups:
-        more = escape(group.get("example") or "")
-        if by == "age":
-            more = tables.moment(group["oldest"])
-        name = escape(group[key]) if group[key] else "[dim]cannot be told[/]"
-        shown.add_row(name, tables.count(group["rows"]), tables.count(group["files"]), more)
+        match group:
+            case ByReason():
+                name, more = group.rule, escape(group.example or "")
+            case BySensor():
+                name, more = group.sensor or "", ""
+            case ByAge():
+                name, more = group.age, tables.moment(group.oldest)
+        shown.add_row(
+            escape(name) or "[dim]cannot be told[/]",
+            tables.count(group.rows),
+            tables.count(group.files),
+            more,
+        )
     console.print(shown)
 
 
-def _show_states(console: Console, states: dict[str, Any]) -> None:
+def _show_states(console: Console, states: States) -> None:
     tables.say(
         console,
-        f"{states['quarantined']:,} rows quarantined = {states['open']:,} open + "
-        f"{states['repaired']:,} repaired + {states['discarded']:,} discarded",
+        f"{states.quarantined:,} rows quarantined = {states.open:,} open + "
+        f"{states.repaired:,} repaired + {states.discarded:,} discarded",
     )
 
 
@@ -129,12 +146,11 @@ def shown(
         ConfigurationError: the ledger has no such file, or several.
     """
     settings = settings_for(home, rule)
-    with database(settings) as opened:
-        bench = Workbench(opened.engine)
-        entry = ledger_keys.one(bench, key)
-        states = bench.states_of(entry.file_id)
+    with database(settings) as opened, opened.reader.snapshot() as connection:
+        entry = chosen(entries(connection, key), key)
+        states = questions.states_of(connection, entry.file_id)
         wanted = None if state is None else (state,)
-        rows = bench.rows(entry.file_id, states=wanted, rule=rule, limit=limit)
+        rows = rejected_rows(connection, entry.file_id, states=wanted, rule=rule, limit=limit)
     if as_json:
         records = [_row_record(row) for row in rows]
         print_json({"file": _entry_record(entry), "states": states, "rows": records})
@@ -150,12 +166,12 @@ def shown(
         console.print(f"no {state or 'rejected'} rows{told}")
         return
     tables.rejected_rows(console, [_row_record(row) for row in rows])
-    rest = (states[state] if state else states["quarantined"]) - len(rows)
+    rest = getattr(states, state or "quarantined") - len(rows)
     if rest > 0 and rule is None:
         console.print(f"[dim]… and {rest:,} more (--limit)[/]", highlight=False)
 
 
-def _row_record(row: Any) -> dict[str, Any]:
+def _row_record(row: QuarantinedRow) -> dict[str, Any]:
     return {
         "line_no": row.line_no,
         "line": row.line,
@@ -192,17 +208,17 @@ def export(
     settings = settings_for(home, rule)
     require_choice(keys, every=every, rule=rule)
     with database(settings) as opened:
-        bench = Workbench(opened.engine)
+        bench = Workbench(opened.reader)
         if keys:
-            entries = [ledger_keys.one(bench, key) for key in dict.fromkeys(keys)]
+            wanted = [one(bench, key) for key in dict.fromkeys(keys)]
         else:
-            entries = bench.with_open_rows(rule)
+            wanted = bench.with_open_rows(rule)
         path = output.expanduser().absolute()
         done = sheets.export(
             settings,
             bench,
             settings.site_contract(),
-            entries,
+            wanted,
             rule=rule,
             path=path,
             delimiter=delimiter,

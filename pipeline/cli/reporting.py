@@ -15,7 +15,7 @@ from pipeline.cli.settings import settings_of
 from pipeline.errors import ConfigurationError
 from pipeline.outputs.report import figures, mail
 from pipeline.outputs.report import period as periods
-from pipeline.store.report_queries import ReportQueries
+from pipeline.store.read.report import ReportQueries
 
 if TYPE_CHECKING:
     from datetime import date
@@ -54,7 +54,7 @@ def report(
     from pipeline.outputs.report.make import make
 
     with database(settings) as opened:
-        queries = ReportQueries(opened.engine)
+        queries = ReportQueries(opened.reader)
         period = chosen or figures.newest(queries, now.date())
         made = make(queries, period, now)
     path = (out or settings.home / "reports" / made.file_name).expanduser().absolute()

@@ -23,7 +23,9 @@ from pipeline.rework.replay import Replay, Replayed
 from pipeline.rework.sheet import Problem
 from pipeline.rework.targets import Target
 from pipeline.store.load import Store
-from pipeline.store.rework import Entry, Workbench
+from pipeline.store.read.entries import Entry
+from pipeline.store.read.quarantine import states_of
+from pipeline.store.rework import Workbench
 
 DONE, SOME_LEFT = 0, 3
 _SAY = {True: ("would be loaded", "would be duplicates"), False: ("loaded", "duplicates")}
@@ -51,7 +53,7 @@ def reprocess(
     memory.choose_allocators()
     with database(settings) as opened:
         store = Store(opened.engine)
-        bench = Workbench(opened.engine)
+        bench = Workbench(opened.reader)
         wanted, problems = _wanted(settings, bench, names, rule)
         replay = Replay(settings, store, contract, by)
         replayed: list[Replayed] = []
@@ -264,7 +266,7 @@ def discard(
     by = targets.whoever()
     with database(settings) as opened:
         store = Store(opened.engine)
-        entry = targets.one(Workbench(opened.engine), key)
+        entry = targets.one(Workbench(opened.reader), key)
         if entry.state == "refused":
             _discard_refused(settings, store, entry, by=by, note=note, as_json=as_json)
             return
@@ -278,7 +280,8 @@ def discard(
             by=by,
             note=note,
         )
-        left = Workbench(opened.engine).states_of(entry.file_id)
+        with opened.reader.snapshot() as connection:
+            left = states_of(connection, entry.file_id)
     if not numbers:
         message = f"{entry.name} (file {entry.file_id}): no such row is open; nothing was discarded"
         raise ConfigurationError(message)
@@ -291,7 +294,7 @@ def discard(
     tables.say(
         console,
         f"{escape(entry.name)} (file {entry.file_id}): {len(numbers):,} discarded, "
-        f"{_span(numbers)}; {left['open']:,} left open",
+        f"{_span(numbers)}; {left.open:,} left open",
     )
     _show_problems(console, problems)
 

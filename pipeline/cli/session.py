@@ -5,47 +5,79 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pipeline.cli.start import settle
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.errors import ConfigurationError, DiskTrouble, EmbeddedDatabaseUnavailable
 from pipeline.foreign import refuse_others_home
 from pipeline.permissions import make_folder
 from pipeline.store import clock, migrate
-from pipeline.store import engine as engines
+from pipeline.store.address import masked
+from pipeline.store.read.reader import Pool, Reader
+from pipeline.store.read.revision import revision
 from pipeline.visible import visible_json
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
 
-@dataclass(frozen=True, slots=True)
 class Database:
     """An open database.
 
     Attributes:
         url: its address, password included.
         embedded: whether it is the home's private PostgreSQL.
-        engine: the way in.
+        reader: the way in for whoever only reads.
         revive: brings the private PostgreSQL back when it died; None for a configured database.
+
+    Args:
+        url: see above.
+        embedded: see above.
+        revive: see above.
+        address: how it is reached, where that is not by `url` alone.
     """
 
-    url: str
-    embedded: bool
-    engine: sa.Engine
-    revive: Callable[[], object] | None = None
+    def __init__(
+        self,
+        url: str,
+        *,
+        embedded: bool,
+        revive: Callable[[], object] | None = None,
+        address: str | None = None,
+    ) -> None:
+        self.url = url
+        self.embedded = embedded
+        self.revive = revive
+        self._address = address or url
+        self._pool = Pool(self._address)
+        self.reader = Reader(self._pool.lend)
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """The way in for whoever writes. Loading what it needs takes a while."""
+        from pipeline.store import engine as engines
+
+        return engines.create(self._address)
 
     @property
     def shown(self) -> str:
         """The address without secrets; what a person should read."""
-        return engines.masked(self.url)
+        return masked(self.url)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+        if "engine" in vars(self):
+            self.engine.dispose()
 
 
 @contextmanager
@@ -65,9 +97,10 @@ def database(
         ConfigurationError: the configured database has not been migrated.
         EmbeddedDatabaseError: the private one does not start.
     """
+    settle()
     if settings.database.url is not None:
         url = settings.database.url.get_secret_value()
-        with _opened(Database(url, embedded=False, engine=engines.create(url)), migrated) as one:
+        with _opened(Database(url, embedded=False), migrated) as one:
             yield one
         return
     from pipeline.embedded import EmbeddedPostgres
@@ -81,8 +114,8 @@ def database(
                 raise
         url = server.url
         # A server of another user's must not ask root for a password.
-        engine = engines.create(url if server.own else f"{url}&require_auth=none")
-        private = Database(url, embedded=True, engine=engine, revive=server.start)
+        address = url if server.own else f"{url}&require_auth=none"
+        private = Database(url, embedded=True, revive=server.start, address=address)
         with _opened(private, migrated) as one:
             yield one
     finally:
@@ -96,7 +129,7 @@ def _opened(opened: Database, migrated: bool) -> Iterator[Database]:
             prepare_tables(opened)
         yield opened
     finally:
-        opened.engine.dispose()
+        opened.close()
 
 
 def prepare_tables(opened: Database) -> None:
@@ -106,27 +139,19 @@ def prepare_tables(opened: Database) -> None:
         ConfigurationError: a configured database has not been migrated: its owner decides when.
         DatabaseUnavailable: it cannot be asked now.
     """
+    with opened.reader.snapshot() as connection:
+        found = revision(connection)
+    if found == migrate.head():
+        return
     if opened.embedded:
         migrate.upgrade(opened.engine)
-    else:
-        _require_tables(opened.engine)
-
-
-def _require_tables(engine: sa.Engine) -> None:
-    """Make sure that a configured database has the tables of this version.
-
-    Raises:
-        ConfigurationError: it has not.
-        DatabaseUnavailable: it cannot be asked now.
-    """
-    found = migrate.current(engine)
-    if found is None:
+    elif found is None:
         message = "the database has no tables yet: run `sofia-air db upgrade` once"
         raise ConfigurationError(message)
-    if found in migrate.revisions() and found != migrate.head():
+    elif found in migrate.revisions():
         message = f"the tables are of an older version ({found}): run `sofia-air db upgrade`"
         raise ConfigurationError(message)
-    if found != migrate.head():
+    else:
         message = f"the tables are of a newer version ({found}): update sofia-air"
         raise ConfigurationError(message)
 
@@ -154,9 +179,9 @@ def _make(folder: Path) -> None:
         raise DiskTrouble(message) from error
 
 
-def clock_of(settings: Settings, engine: sa.Engine) -> Clock:
+def clock_of(settings: Settings, reader: Reader) -> Clock:
     """Return what tells the present at a site."""
-    return Clock(settings.home, lambda: clock.ask(engine))
+    return Clock(settings.home, lambda: clock.ask(reader))
 
 
 def require_home(settings: Settings) -> None:
@@ -189,4 +214,6 @@ def _plain(value: object) -> object:
         return float(value)
     if isinstance(value, Path):
         return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
     raise TypeError(type(value).__name__)

@@ -10,13 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.table import Table
-
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     # To run, it takes pandas and a second: commands that only look do without.
     from pipeline.flow import Outcome
 
@@ -35,6 +34,9 @@ BOOKS = (">read", ">loaded", ">dup", ">bad")
 
 def table(*columns: str, title: str | None = None) -> Table:
     """Return an empty table; a column whose name starts with `>` is aligned to the right."""
+    from rich import box
+    from rich.table import Table
+
     made = Table(
         box=box.SIMPLE_HEAD,
         title=title,
@@ -122,7 +124,19 @@ def _summary(console: Console, found: Sequence[Outcome], seconds: float) -> None
 
 
 def hints(console: Console, found: Iterable[Outcome], settings: Settings) -> None:
-    """Say where rejected rows are and how to look at them."""
+    """Say where refused files and rejected rows are, how to look at them, and how to go on."""
+    refused = [outcome for outcome in found if outcome.state == "refused"]
+    if refused:
+        name = shlex.quote(refused[0].name) if len(refused) == 1 else "FILE"
+        told = {
+            "refused files:": escape(str(settings.quarantine)),
+            "see why:": f"[bold]{escape(command(f'quarantine show {name}', settings.home))}[/]",
+            "repair it there:": "[bold]"
+            + escape(command(f"quarantine reprocess {name}", settings.home))
+            + "[/] [dim]tries it again[/]",
+        }
+        for title, text in told.items():
+            say(console, f"[dim]{title:<16}[/] {text}")
     rejected = [outcome for outcome in found if outcome.quarantine]
     if rejected:
         say(

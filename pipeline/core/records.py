@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import pyarrow as pa
 
 from pipeline.contract import Model, Reason, Table
 from pipeline.contract.header import Header
+
+if TYPE_CHECKING:  # what only reads a file for a line of it takes half the time without these
+    import pandas as pd
+    import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -29,6 +31,8 @@ Columns = dict[str, npt.NDArray[Any]]
 
 def frame_of(columns: Mapping[str, object]) -> pd.DataFrame:
     """Return columns as a frame, without copying them."""
+    import pandas as pd
+
     frame = pd.DataFrame(columns, copy=False)
     # Of pandas' own strings each look-up takes twice as long, and pandera looks up a lot.
     frame.columns = frame.columns.astype(object)

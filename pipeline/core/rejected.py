@@ -10,13 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.contract import Reason
 from pipeline.contract.rules import as_json
 from pipeline.core.records import Ints, RejectedRow, Rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Rejected:
     @classmethod
     def of(cls, rows: Iterable[RejectedRow]) -> Rejected:
         """Return rows as columns."""
+        import pyarrow as pa
+
         every = list(rows)
         # The same reasons, not only equal ones: comparing texts would take longer than it spares.
         codes: dict[tuple[int, ...], int] = {}
@@ -71,6 +76,8 @@ class Rejected:
             told: as the attribute.
             code: as the attribute.
         """
+        import pyarrow as pa
+
         # Lines and what is between them by turns: Arrow cuts where offsets say.
         offsets = np.empty(2 * len(rows.starts), np.int32)
         offsets[::2], offsets[1::2] = rows.starts, rows.ends
@@ -84,6 +91,8 @@ class Rejected:
     @cached_property
     def json(self) -> pa.Array:
         """What `told` says, as JSON arrays."""
+        import pyarrow as pa
+
         return pa.array(as_json(self.told), pa.string())
 
     @cached_property
@@ -132,6 +141,8 @@ def _is_future(reason: Reason, now: datetime) -> bool:
 
 def joined(parts: Sequence[Rejected]) -> Rejected:
     """Return the rows of all parts, by file and line."""
+    import pyarrow as pa
+
     some = [part for part in parts if len(part)] or list(parts[:1])
     if len(some) == 1:
         one = some[0]
@@ -148,6 +159,8 @@ def joined(parts: Sequence[Rejected]) -> Rejected:
 
 
 def _taken(rejects: Rejected, order: Ints) -> Rejected:
+    import pyarrow as pa
+
     if len(order) < 2 or bool((np.diff(order) == 1).all()):
         return rejects
     return Rejected(

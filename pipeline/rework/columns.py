@@ -13,7 +13,7 @@ from pipeline.core.parse import wanted_columns
 from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Problem, Sheet, Unreadable
 from pipeline.spreadsheet import MARK, plain, restored
 from pipeline.steps.quarantine import LEADING, fields
-from pipeline.store.rework import Entry
+from pipeline.store.read.entries import Entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from pipeline.rework import sheets, sources
 from pipeline.rework.patience import patiently
 from pipeline.rework.sheet import Problem
 from pipeline.store.load import Store
-from pipeline.store.rework import Entry, Workbench, repairing
+from pipeline.store.read.entries import Entry
+from pipeline.store.rework import Workbench, repairing
 
 log = logs.get("rework")
 
@@ -46,7 +47,7 @@ def rows(
             return repair.discard(entry.file_id, rule=rule, lines=lines, by=by, note=note)
 
     with sheets.at_work(settings):
-        bench = Workbench(store.engine)
+        bench = Workbench(store.reader)
         discarded = patiently(settings, attempt)
         if discarded:
             log.info(

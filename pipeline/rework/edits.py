@@ -42,8 +42,8 @@ from pipeline.rework.sheet import (
 )
 from pipeline.spreadsheet import restored
 from pipeline.steps.quarantine import LEADING, fields, own_names, written
+from pipeline.store.read.entries import Entry
 from pipeline.store.rejected import RejectedRow, RejectedRows
-from pipeline.store.rework import Entry
 
 _CHUNK = 20_000
 _MISSES = 3  # blocks that are not as they were written, before no more are expected to be

@@ -8,17 +8,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.contract.header import Header
 from pipeline.core.records import Block, Ints, Segment
 from pipeline.steps.read import merged
 
-_NOTHING = pa.scalar(b"", pa.binary())
-_NEWLINE = pa.scalar(b"\n", pa.binary())
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,12 @@ def as_block(header: Header, numbers: Ints, lines: pa.Array) -> Block:
 
 def text_of_lines(lines: pa.Array) -> bytes:
     """Return lines, given as bytes, as a text: each with its end."""
-    ended = pc.binary_join_element_wise(lines, _NOTHING, _NEWLINE)
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ended = pc.binary_join_element_wise(
+        lines, pa.scalar(b"", pa.binary()), pa.scalar(b"\n", pa.binary())
+    )
     offsets = np.frombuffer(ended.buffers()[1], np.int32)[ended.offset :]
     letters = ended.buffers()[2]
     if letters is None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Sequence
 
 from pipeline.errors import ConfigurationError
-from pipeline.store.rework import Entry, Workbench
+from pipeline.store.read.entries import Entry
+from pipeline.store.rework import Workbench
 
 
 def whoever() -> str:
@@ -23,7 +25,15 @@ def one(bench: Workbench, key: str) -> Entry:
     Raises:
         ConfigurationError: the ledger has no such file, or several.
     """
-    entries = bench.entries(key)
+    return chosen(bench.entries(key), key)
+
+
+def chosen(entries: Sequence[Entry], key: str) -> Entry:
+    """Return the one that a person means, of those that the ledger has by a key.
+
+    Raises:
+        ConfigurationError: there is none, or there are several.
+    """
     if key.isdecimal():
         entries = [entry for entry in entries if str(entry.file_id) == key] or entries
     if not entries:

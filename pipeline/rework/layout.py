@@ -30,8 +30,8 @@ from pipeline.steps.quarantine import (
     with_reasons,
     written,
 )
+from pipeline.store.read.entries import Entry
 from pipeline.store.rejected import RejectedRows
-from pipeline.store.rework import Entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,11 @@ from pipeline.errors import FileRefused, Transient
 from pipeline.rework import sources
 from pipeline.rework.patience import patiently
 from pipeline.store.load import Store
-from pipeline.store.mending import Mending
-from pipeline.store.references import Affected, Dangling, References
-from pipeline.store.rework import Entry, Workbench
+from pipeline.store.mending import Mending, validate
+from pipeline.store.read import references
+from pipeline.store.read.entries import Entry
+from pipeline.store.read.references import Affected, Dangling
+from pipeline.store.rework import Workbench
 
 log = logs.get("rework")
 
@@ -49,11 +51,11 @@ def mend(settings: Settings, store: Store, contract: Contract) -> Mended:
     Raises:
         DatabaseUnavailable: the database stayed away; what was mended of some files stays so.
     """
-    references, bench = References(store.engine), Workbench(store.engine)
-    done = Mended(references.dangling(thorough=True))
+    bench = Workbench(store.reader)
+    done = Mended(references.dangling(store.reader, thorough=True))
     if done.found:
-        sensors = {*done.found.sensors, *references.sensors_at(done.found.places)}
-        for affected in references.affected(done.found):
+        sensors = {*done.found.sensors, *references.sensors_at(store.reader, done.found.places)}
+        for affected in references.affected(store.reader, done.found):
             sensors |= affected.sensors
             entry = bench.entry(affected.file_id)
             if entry is None:
@@ -66,12 +68,12 @@ def mend(settings: Settings, store: Store, contract: Contract) -> Mended:
                 Mending(load).places(sensors)
 
         patiently(settings, places)
-        done.left = references.dangling(thorough=True)
+        done.left = references.dangling(store.reader, thorough=True)
         log.info(
             "references.mended", files=done.files, readings=done.readings, left=bool(done.left)
         )
     if not done.left:
-        references.validate()
+        validate(store)
     return done
 
 

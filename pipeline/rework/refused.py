@@ -35,7 +35,8 @@ from pipeline.steps.read import content, opened
 from pipeline.steps.watch import Found
 from pipeline.store.ledger import FileRow
 from pipeline.store.load import Store
-from pipeline.store.rework import Entry, repairing
+from pipeline.store.read.entries import Entry
+from pipeline.store.rework import repairing
 from pipeline.transaction import Batch
 
 State = Literal["loaded", "would load", "still refused", "not repaired", "gone", "left"]

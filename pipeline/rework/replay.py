@@ -43,8 +43,9 @@ from pipeline.rework.patience import patiently
 from pipeline.rework.sheet import Problem, Sheet, Unreadable, decode
 from pipeline.store.ledger import FileRow
 from pipeline.store.load import Landed, Load, Store, Stored
+from pipeline.store.read.entries import Entry
 from pipeline.store.rejected import RejectedRows
-from pipeline.store.rework import Entry, Repair, Workbench
+from pipeline.store.rework import Repair, Workbench
 
 _FEW = 1_000
 _DETAILED = 10_000  # rows: of more, only those that fail are told one by one
@@ -105,7 +106,7 @@ class Replay:
         self._store = store
         self._contract = contract
         self._by = by
-        self._bench = Workbench(store.engine)
+        self._bench = Workbench(store.reader)
 
     def run(
         self, entry: Entry, *, rule: str | None = None, sheet: Sheet | None = None, dry: bool

@@ -8,7 +8,7 @@ data/ again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -20,62 +20,17 @@ from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.core.process import process
 from pipeline.core.records import Ints
-from pipeline.errors import FileRefused, Terminal, Transient
+from pipeline.errors import FileRefused, Transient
 from pipeline.rework import sheets, sources
 from pipeline.rework.patience import patiently
+from pipeline.rework.retracted import NotLoaded, Retracted, require_loaded
 from pipeline.rework.sheet import Problem
 from pipeline.store.load import Load, Store
+from pipeline.store.read.entries import Entry, parent_of_replay
 from pipeline.store.retraction import Retraction
-from pipeline.store.rework import Entry, Workbench, parent_of_replay
+from pipeline.store.rework import Workbench
 
 log = logs.get("rework")
-
-
-class NotLoaded(Terminal):
-    """The file has nothing that could be taken back. Says why."""
-
-
-@dataclass(slots=True)
-class Retracted:
-    """What was taken back.
-
-    Attributes:
-        entry: the file.
-        replays: those of its rows, which went with it.
-        rows: readings taken out of the raw tables.
-        back: name and number of a file → how many of them came back as that file's.
-        unknown: files with duplicates whose bytes are not to be had, and why: whether some of
-            these rows are theirs too cannot be told.
-        reopened: rows that are open again, since their replay was taken back.
-        archived: where the file's bytes are, or why they are nowhere.
-        problems: what a person should know of sheets in quarantine/.
-    """
-
-    entry: Entry
-    replays: list[Entry]
-    rows: int = 0
-    back: dict[tuple[int, str], int] = field(default_factory=dict)
-    unknown: dict[tuple[int, str], str] = field(default_factory=dict)
-    reopened: int = 0
-    archived: str = ""
-    problems: list[Problem] = field(default_factory=list)
-
-    @property
-    def came_back(self) -> int:
-        """How many rows came back as other files'."""
-        return sum(self.back.values())
-
-
-def plan(bench: Workbench, entry: Entry) -> Retracted:
-    """Return what a retraction would take, for a person to confirm.
-
-    Raises:
-        NotLoaded: there is nothing to take back.
-    """
-    _require_loaded(entry)
-    replays = [each for each in bench.children(entry.file_id) if each.state == "loaded"]
-    rows = entry.rows_loaded + sum(each.rows_loaded for each in replays)
-    return Retracted(entry, replays, rows)
 
 
 def retract(
@@ -93,8 +48,8 @@ def retract(
         NotLoaded: there is nothing to take back.
         DatabaseUnavailable: the database stayed away; nothing was committed.
     """
-    bench = Workbench(store.engine)
-    _require_loaded(entry)
+    bench = Workbench(store.reader)
+    require_loaded(entry)
 
     now = Clock(settings.home, store.server_time).present().now
 
@@ -124,18 +79,6 @@ def retract(
         found = sources.archived(settings, done.entry)
         done.archived = found.reason if isinstance(found, sources.Missing) else str(found.path)
     return done
-
-
-def _require_loaded(entry: Entry) -> None:
-    if entry.state == "refused":
-        message = f"{entry.name} (file {entry.file_id}) was refused: nothing of it was loaded"
-        raise NotLoaded(message)
-    if entry.state == "retracted":
-        message = (
-            f"{entry.name} (file {entry.file_id}) was retracted already, by {entry.decided_by} at "
-            f"{entry.decided_at:%F %T} UTC"
-        )
-        raise NotLoaded(message)
 
 
 def _transaction(

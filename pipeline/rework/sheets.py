@@ -36,8 +36,9 @@ from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Problem, Unreadable, dec
 from pipeline.spreadsheet import plain
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.quarantine import LEADING, fields, own_names, written
+from pipeline.store.read.entries import Entry
 from pipeline.store.rejected import RejectedRows
-from pipeline.store.rework import Entry, Workbench
+from pipeline.store.rework import Workbench
 
 # One row of a million fields would give every other row of an export as many.
 _MOST_SURPLUS = 200

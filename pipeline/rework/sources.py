@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.config import Settings
 from pipeline.contract import Contract
@@ -28,7 +27,8 @@ from pipeline.records import Content
 from pipeline.rework.headers import Headers, as_blocks
 from pipeline.steps.quarantine import digits_in
 from pipeline.steps.read import Limits, blocks, content
-from pipeline.store.rework import Entry, QuarantinedRow, parent_of_replay
+from pipeline.store.read.entries import Entry, parent_of_replay
+from pipeline.store.read.rejected_rows import QuarantinedRow
 
 _TICK = 2_000_000_000  # ns
 
@@ -119,6 +119,8 @@ def text_of_entry(
         contract: what is accepted now.
         books: who knows its parent and its rows.
     """
+    import pyarrow as pa
+
     if not parent_of_replay(entry, books.entry):
         return text_of(settings, entry, contract)
     try:

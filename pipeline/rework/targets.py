@@ -13,7 +13,8 @@ from pipeline.rework.keys import one, whoever
 from pipeline.rework.sheet import FILE_ID, Problem, Sheet, Unreadable, decode
 from pipeline.steps import quarantine as quarantining
 from pipeline.steps.quarantine import LEADING
-from pipeline.store.rework import Entry, Workbench, parent_of_replay
+from pipeline.store.read.entries import Entry, parent_of_replay
+from pipeline.store.rework import Workbench
 
 __all__ = ["Target", "every", "named", "one", "whoever"]
 

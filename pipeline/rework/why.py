@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +25,11 @@ from pipeline.errors import FileRefused, Transient
 from pipeline.rework import sources
 from pipeline.rework.headers import Headers
 from pipeline.steps.quarantine import fields, own_names
-from pipeline.store.rework import Entry, QuarantinedRow, Workbench, parent_of_replay
+from pipeline.store.read.entries import Entry, parent_of_replay, with_duplicates
+from pipeline.store.read.entries import entry as entry_of
+from pipeline.store.read.provenance import StoredReading, neighbours, stored_readings
+from pipeline.store.read.reader import Connection, Reader
+from pipeline.store.read.rejected_rows import QuarantinedRow, replayed_rows, rows_of_sensor
 
 Became = Literal["loaded", "duplicate", "conflict", "quarantined", "repaired", "discarded"]
 _MOST_ROWS = 1_000
@@ -108,14 +112,15 @@ class Told:
 
 
 def why(
-    settings: Settings, bench: Workbench, contract: Contract, sensor_id: int, ts: datetime
+    settings: Settings, reader: Reader, contract: Contract, sensor_id: int, ts: datetime
 ) -> Told:
     """Tell everything that is known of a sensor and time.
 
     Raises:
         DatabaseUnavailable: the database cannot be asked.
     """
-    return _Search(settings, bench, contract, sensor_id, ts).told()
+    with reader.snapshot() as connection:
+        return _Search(settings, connection, contract, sensor_id, ts).told()
 
 
 def moment(text: str) -> datetime | None:
@@ -131,13 +136,13 @@ class _Search:
     def __init__(
         self,
         settings: Settings,
-        bench: Workbench,
+        connection: Connection,
         contract: Contract,
         sensor_id: int,
         ts: datetime,
     ) -> None:
         self._settings = settings
-        self._bench = bench
+        self._connection = connection
         self._contract = contract
         self._sensor = sensor_id
         self._ts = ts
@@ -148,12 +153,12 @@ class _Search:
         self._named = re.compile(rb"(?<![0-9])" + digits + rb"(?![0-9])")
 
     def told(self) -> Told:
-        around = self._bench.neighbours(self._sensor, self._ts)
-        told = Told(self._sensor, self._ts, around["model"])
-        told.previous, told.next = around["previous"], around["next"]
+        around = neighbours(self._connection, self._sensor, self._ts)
+        told = Told(self._sensor, self._ts, around.model)
+        told.previous, told.next = around.previous, around.next
         rejected = self._rejected(told)
         scanned: set[int] = set()
-        for row in self._bench.reading(self._sensor, self._ts):
+        for row in stored_readings(self._connection, self._sensor, self._ts):
             reading = self._reading(row)
             told.readings.append(reading)
             self._trace(told, reading, rejected, scanned)
@@ -173,17 +178,17 @@ class _Search:
 
     # ---- what is stored ------------------------------------------------------------------------
 
-    def _reading(self, row: dict[str, Any]) -> Reading:
-        bits = {bit: name for name, bit in flag_bits(row["table"]).items()}
-        marks = ["the file gave no coordinates"] if row["flags"] & PLACE_UNKNOWN else []
-        marks += ["a reading of this sensor is empty"] if row["flags"] & PARTIAL else []
-        marks += [f"{n} is outside its typical range" for b, n in bits.items() if row["flags"] & b]
+    def _reading(self, row: StoredReading) -> Reading:
+        bits = {bit: name for name, bit in flag_bits(row.table).items()}
+        marks = ["the file gave no coordinates"] if row.flags & PLACE_UNKNOWN else []
+        marks += ["a reading of this sensor is empty"] if row.flags & PARTIAL else []
+        marks += [f"{n} is outside its typical range" for b, n in bits.items() if row.flags & b]
         return Reading(
-            row["table"],
-            {name: value for name, value in row["values"].items() if value is not None},
+            row.table,
+            {name: value for name, value in row.values.items() if value is not None},
             marks,
-            (row["location_id"], row["lat"], row["lon"]),
-            self._entry(row["file_id"]),
+            (row.location_id, row.lat, row.lon),
+            self._entry(row.file_id),
         )
 
     def _trace(
@@ -199,7 +204,7 @@ class _Search:
             return
         if parent := parent_of_replay(entry, self._entry):
             reading.parent = parent
-            for row in self._bench.replayed_rows(entry.file_id):
+            for row in replayed_rows(self._connection, entry.file_id):
                 if self._matches(parent, row.line_no, row.present):
                     reading.line = next(iter(self._in_quarantine(row)), None)
                     return
@@ -225,7 +230,7 @@ class _Search:
     def _rejected(self, told: Told) -> dict[tuple[int, int], QuarantinedRow]:
         """Return the rejected rows with this very key; note those whose time cannot be read."""
         found = {}
-        for row in self._bench.rows_of_sensor(self._sensor, self._ts, _MOST_ROWS):
+        for row in rows_of_sensor(self._connection, self._sensor, self._ts, _MOST_ROWS):
             entry = self._entry(row.file_id)
             if entry is None or entry.state == "retracted":
                 continue
@@ -254,7 +259,8 @@ class _Search:
         rejected: dict[tuple[int, int], QuarantinedRow],
         scanned: set[int],
     ) -> None:
-        for entry in self._bench.with_duplicates(self._sensor, self._ts):
+        span = (self._sensor, self._ts, self._ts)
+        for entry in with_duplicates(self._connection, [span]):
             if entry.file_id in scanned or parent_of_replay(entry, self._entry):
                 continue  # a replay's rows are among the rejected ones
             try:
@@ -324,7 +330,7 @@ class _Search:
 
     def _entry(self, file_id: int) -> Entry | None:
         if file_id not in self._entries:
-            self._entries[file_id] = self._bench.entry(file_id)
+            self._entries[file_id] = entry_of(self._connection, file_id)
         return self._entries[file_id]
 
 

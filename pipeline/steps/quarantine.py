@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from io import StringIO, TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import spreadsheet
 from pipeline.contract.header import Header
@@ -34,6 +32,9 @@ from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileRefused
 from pipeline.permissions import create, make_folder
 from pipeline.records import Content
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LEADING = ("line_no", "reasons")
 _HASH_DIGITS = 12
@@ -84,6 +85,9 @@ class Quarantine:
         Raises:
             DiskTrouble: the folder cannot be written to.
         """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         words: dict[str, pa.Array] = {}
         with _disk_trouble(self._folder):
             for file, start, end in _runs(rejected.file):
@@ -242,6 +246,8 @@ def _endings(path: Path) -> str:
 
 def not_as_they_are(lines: pa.Array, header: Header) -> Bools:
     """Return which lines a CSV for people cannot show just as they are, field by field."""
+    import pyarrow.compute as pc
+
     if _leading(header):
         return np.ones(len(lines), bool)
     found: Bools = pc.match_substring_regex(lines, _NOT_AS_IT_IS).to_numpy(zero_copy_only=False)
@@ -313,6 +319,9 @@ def shown(
     Returns:
         The lines, and for each 1 if something in it was made plain, else 0.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     changed = repaired or {}
     made_plain = np.zeros(len(lines), np.int64)
     delimiter = delimiter or header.delimiter
@@ -339,6 +348,9 @@ def shown(
 
 def _as_strings(lines: pa.Array) -> pa.Array:
     """Return lines as JSON strings."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     if not _needs_quoting(lines):
         return pc.binary_join_element_wise('"', lines.cast(pa.string()), '"', "")
     quoted = [_quoted(line.decode(errors="replace")) for line in lines.to_pylist()]
@@ -356,6 +368,8 @@ def _needs_quoting(lines: pa.Array) -> bool:
 
 def _text(rows: pa.Array) -> str:
     """Return rows as lines."""
+    import pyarrow.compute as pc
+
     ended = pc.binary_join_element_wise(rows, "", "\n")
     return "".join(ended.to_pylist())
 

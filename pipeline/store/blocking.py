@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-import sqlalchemy as sa
 from psycopg.rows import class_row
 
 from pipeline import logs
 from pipeline.errors import DatabaseUnavailable, PipelineError
-from pipeline.store.engine import driver_of, guarded
-from pipeline.store.refusals import sqlstate
+from pipeline.store.refusals import guarded, sqlstate
 from pipeline.store.sql import statement
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 __all__ = ["impatient", "said_when_blocked"]
 
@@ -51,23 +53,22 @@ class Holder:
 
 
 @contextmanager
-def impatient(connection: sa.Connection) -> Iterator[None]:
+def impatient(connection: psycopg.Connection[Any]) -> Iterator[None]:
     """Let what only looks wait for locks no longer than a few seconds, in this transaction.
 
     Raises:
         DatabaseUnavailable: somebody holds a lock for longer. Says who.
     """
-    driver = driver_of(connection)
-    driver.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}s'".encode())
+    connection.execute(f"SET LOCAL lock_timeout = '{_PATIENCE}s'".encode())
     try:
         yield
-    except (sa.exc.DBAPIError, psycopg.Error) as error:
+    except psycopg.Error as error:
         if sqlstate(error) != _LOCK_NOT_AVAILABLE:
             raise
         holder = None
         with suppress(psycopg.Error):
-            driver.rollback()
-            with driver.cursor(row_factory=class_row(Holder)) as cursor:
+            connection.rollback()
+            with connection.cursor(row_factory=class_row(Holder)) as cursor:
                 holder = cursor.execute(statement("lock_holder").encode()).fetchone()
         what = f"air.{holder.relation}" if holder and holder.relation else "a table"
         message = f"database: {what} is locked, and stayed so for {_PATIENCE} s"
@@ -88,6 +89,8 @@ def said_when_blocked(
         pid: the server's number of our session.
         on_blocked: called each time it was found waiting.
     """
+    from pipeline.store.engine import driver_of
+
     over = threading.Event()
 
     def look() -> None:

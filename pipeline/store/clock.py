@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pipeline.store.blocking import impatient
-from pipeline.store.engine import driver_of, guarded
 from pipeline.store.sql import statement
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from pipeline.store.copy import Cursor
+    from pipeline.store.read.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +37,14 @@ def server_time(cursor: Cursor) -> ServerTime:
     return ServerTime(*row)
 
 
-def ask(engine: sa.Engine) -> ServerTime:
+def ask(reader: Reader) -> ServerTime:
     """Ask a database for the time.
 
     Raises:
         DatabaseUnavailable: it cannot be asked now, or somebody holds a lock on the ledger.
     """
-    with guarded(), engine.connect() as connection, impatient(connection):
-        return server_time(driver_of(connection).cursor())
+    with reader.snapshot() as connection:
+        return server_time(connection.cursor())
 
 
 def loaded_at(cursor: Cursor, hashes: Sequence[str]) -> dict[str, datetime]:

@@ -1,31 +1,25 @@
 """The engine: SQLAlchemy's way into PostgreSQL, for migrations and for whoever writes.
 
-What only reads can do without, and without the time that importing SQLAlchemy takes: see
-:mod:`pipeline.store.address` and :mod:`pipeline.store.read`.
+What only reads does without, and with it without the time that importing SQLAlchemy takes: see
+:mod:`pipeline.store.read`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import sqlalchemy as sa
 
-from pipeline.store.address import for_command_line, keywords, masked, prepare
-from pipeline.store.refusals import guarded, sqlstate, translate
+from pipeline.store.address import keywords, prepare
+from pipeline.store.read.reader import Reader
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = [
-    "create",
-    "driver_of",
-    "for_command_line",
-    "guarded",
-    "masked",
-    "sqlstate",
-    "translate",
-]
+__all__ = ["create", "driver_of", "reader_of"]
 
 
 def create(url: str) -> sa.Engine:
@@ -59,6 +53,17 @@ def driver_of(connection: sa.Connection) -> psycopg.Connection[tuple[Any, ...]]:
         message = f"psycopg is due, not {type(driver).__name__}"
         raise TypeError(message)
     return driver
+
+
+def reader_of(engine: sa.Engine) -> Reader:
+    """Return what reads beside an engine's writers, on connections of its pool."""
+
+    @contextmanager
+    def lend() -> Iterator[psycopg.Connection[Any]]:
+        with engine.connect() as connection:
+            yield driver_of(connection)
+
+    return Reader(lend)
 
 
 def _prepare(connection: psycopg.Connection[Any], _entry: ConnectionPoolEntry) -> None:

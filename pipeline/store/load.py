@@ -40,9 +40,10 @@ from pipeline.store.changes import Changes, Kind
 from pipeline.store.copy import Cursor, copy_in, copy_out, savepoint
 from pipeline.store.dimensions import Adding, Dimensions
 from pipeline.store.duplicates import Duplicates
-from pipeline.store.engine import driver_of, guarded
+from pipeline.store.engine import driver_of, reader_of
 from pipeline.store.groups import Groups
 from pipeline.store.parts import Copy, Latest, Part, in_order, raw_columns, rows_at, rows_where
+from pipeline.store.refusals import guarded
 from pipeline.store.sql import statement
 
 T = TypeVar("T")
@@ -100,12 +101,14 @@ class Store:
 
     Attributes:
         engine: the way to it.
+        reader: the way for whoever only reads.
         on_blocked: called now and then while a transaction, or a question, waits for somebody
             else's lock.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
+        self.reader = reader_of(engine)
         self._known = Dimensions()
         self._generation: UUID | None = None
         self.on_blocked: Callable[[], None] = lambda: None

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 
 import pyarrow as pa
 
 from pipeline.core.records import Readings
+from pipeline.errors import DatabaseTrouble
 from pipeline.store.copy import Cursor, copy_in
-from pipeline.store.load import Load, span_of
+from pipeline.store.engine import driver_of
+from pipeline.store.load import Load, Store, span_of
+from pipeline.store.refusals import guarded
 from pipeline.store.sql import statement
+
+_KEYS = ("sensor_place_sensor_id_fkey", "sensor_place_location_key_fkey")
 
 
 class Mending:
@@ -66,3 +72,12 @@ class Mending:
             "DELETE FROM air.sensor_place WHERE sensor_id = ANY (%(sensors)s)", asked
         )
         self._cursor.execute(statement("mend_sensor_place"), asked)
+
+
+def validate(store: Store) -> None:
+    """Have the server confirm that nothing is missing any more, if we may."""
+    for key in _KEYS:
+        with suppress(DatabaseTrouble), guarded(), store.engine.begin() as connection:
+            driver_of(connection).execute(
+                f"ALTER TABLE air.sensor_place VALIDATE CONSTRAINT {key}".encode()
+            )

@@ -1,23 +1,24 @@
 """Bring a database to the tables that this code needs.
 
 The migrations are numbered files in `migrations/versions`; the database notes how far it is in
-`air.alembic_version`. A database that is up to date costs one short question, without even
-importing alembic.
+`air.alembic_version`. Whether it is up to date is one short question
+(:mod:`pipeline.store.read.revision`), and takes neither alembic nor SQLAlchemy.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING
 
 import pipeline
 from pipeline.errors import ConfigurationError, StoreError
-from pipeline.store.blocking import impatient
-from pipeline.store.engine import guarded
-from pipeline.store.tables import SCHEMA
+from pipeline.store.read.revision import revision
+from pipeline.store.refusals import guarded
 
-__all__ = ["VERSION_TABLE", "current", "head", "lock", "migrations_dir", "revisions", "upgrade"]
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+__all__ = ["VERSION_TABLE", "head", "lock", "migrations_dir", "revisions", "upgrade"]
 
 VERSION_TABLE = "alembic_version"
 
@@ -39,12 +40,15 @@ def upgrade(engine: sa.Engine) -> list[str]:
         DatabaseTrouble: a migration failed.
         DatabaseUnavailable: trying again may help.
     """
+    from pipeline.store.engine import driver_of, reader_of
+
     wanted = head()
-    if current(engine) == wanted:
-        return []
+    with reader_of(engine).snapshot() as found:
+        if revision(found) == wanted:
+            return []
     with guarded(), engine.begin() as connection:
         lock(connection)
-        before = _revision(connection)
+        before = revision(driver_of(connection))
         if before == wanted:
             return []
         known = revisions()
@@ -57,12 +61,6 @@ def upgrade(engine: sa.Engine) -> list[str]:
             raise StoreError(message)
         _run_alembic(connection)
         return list(known[known.index(before) + 1 :] if before else known)
-
-
-def current(engine: sa.Engine) -> str | None:
-    """Return the revision that the database is at, None when it was never migrated."""
-    with guarded(), engine.connect() as connection, impatient(connection):
-        return _revision(connection)
 
 
 def head() -> str:
@@ -93,16 +91,9 @@ def migrations_dir() -> Path:
 
 def lock(connection: sa.Connection) -> None:
     """Wait until no other process migrates this database; holds until the transaction ends."""
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+    from pipeline.store.engine import driver_of
 
-
-def _revision(connection: sa.Connection) -> str | None:
-    # Looked for first, since a question about a missing table would be an error in the server's
-    # log; and by a query, since to_regclass may answer from before the wait for the lock.
-    if not sa.inspect(connection).has_table(VERSION_TABLE, schema=SCHEMA):
-        return None
-    version = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text()), schema=SCHEMA)
-    return connection.scalar(sa.select(version.c.version_num))
+    driver_of(connection).execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK_KEY])
 
 
 def _run_alembic(connection: sa.Connection) -> None:

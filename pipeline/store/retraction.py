@@ -14,9 +14,11 @@ from pipeline.store import rollup
 from pipeline.store.copy import Cursor, copy_in
 from pipeline.store.load import Load
 from pipeline.store.parts import measured
-from pipeline.store.rework import Entry, QuarantinedRow, duplicates_asked, entries_asked, fetched
+from pipeline.store.raw import RAW_TABLES, cells
+from pipeline.store.read import entries as ledger
+from pipeline.store.read.entries import Entry
+from pipeline.store.read.rejected_rows import QuarantinedRow, replayed_rows
 from pipeline.store.sql import statement
-from pipeline.store.tables import RAW, cells
 
 
 class Retraction:
@@ -28,24 +30,23 @@ class Retraction:
 
     def entry(self, file_id: int) -> Entry | None:
         """Return a ledger row; no other writer can change it before we commit."""
-        return next(iter(self._entries(file_id=file_id)), None)
+        return ledger.entry(self._cursor.connection, file_id)
 
     def replays(self, file_id: int) -> list[Entry]:
         """Return the loaded replays of a file's rows, oldest first."""
-        return [e for e in self._entries(parent=file_id)[::-1] if e.state == "loaded"]
+        children = ledger.children(self._cursor.connection, file_id)
+        return [each for each in children if each.state == "loaded"]
 
     def with_duplicates(self) -> list[Entry]:
         """Return the loaded files that may have duplicates of what was taken, oldest first."""
         self._cursor.execute(statement("retract_spans"))
         if not (spans := self._cursor.fetchall()):
             return []
-        asked = duplicates_asked([(sensor, first, last) for sensor, first, last in spans])
-        return fetched(self._cursor, Entry, "rework_with_duplicates", asked)
+        return ledger.with_duplicates(self._cursor.connection, spans)
 
     def replayed_rows(self, replay_file_id: int) -> list[QuarantinedRow]:
         """Return the rows that a replay brought back."""
-        asked = {"replay_file_id": replay_file_id}
-        return fetched(self._cursor, QuarantinedRow, "rework_replayed_rows", asked)
+        return replayed_rows(self._cursor.connection, replay_file_id)
 
     def rejected_lines(self, file_id: int) -> set[int]:
         """Return the line numbers of a file's rejected rows."""
@@ -65,7 +66,7 @@ class Retraction:
         lasts = [entry.last_ts for entry in entries if entry.last_ts]
         sensors = self._sensors(ids)
         taken = 0
-        for table in RAW:
+        for table in RAW_TABLES:
             self._cursor.execute(statement("retract_taken_create", table=table).encode())
             if firsts and lasts:
                 span = {
@@ -118,7 +119,7 @@ class Retraction:
         sensors = sorted({*self._sensors([file_id]), *sensor_ids})
         asked |= {"first_ts": first, "last_ts": last, "sensor_ids": sensors}
         self._cursor.execute("DELETE FROM air.file_aggregate WHERE file_id = %(file_id)s", asked)
-        for table in RAW:
+        for table in RAW_TABLES:
             text = statement("retract_aggregate", table=table, cells=cells(table))
             self._cursor.execute(text.encode(), asked)
 
@@ -158,6 +159,3 @@ class Retraction:
             [list(file_ids)],
         )
         return [sensor for (sensor,) in self._cursor]
-
-    def _entries(self, **wanted: object) -> list[Entry]:
-        return fetched(self._cursor, Entry, "rework_entries", entries_asked(**wanted))

@@ -19,8 +19,8 @@ from pipeline.contract.quantities import QUANTITIES, SORTED_NAMES
 from pipeline.core.groups import group_sizes, group_starts, join_groups
 from pipeline.core.records import Columns, Ints
 from pipeline.store.copy import Cursor, copy_in, savepoint
+from pipeline.store.raw import RAW_TABLES, cells
 from pipeline.store.sql import statement
-from pipeline.store.tables import RAW, cells
 
 _DAY = 86_400_000_000  # µs
 
@@ -56,7 +56,7 @@ def recompute(cursor: Cursor, sensor_ids: Sequence[int], hours: Sequence[datetim
         "hours": [hour for _, hour in pairs],
     }
     cursor.execute(statement("rollup_clear_hours"), touched)
-    for table in RAW:
+    for table in RAW_TABLES:
         text = statement("rollup_hours", table=table, cells=cells(table))
         cursor.execute(text.encode(), touched)
     cursor.execute(statement("rollup_touched_days"), touched)

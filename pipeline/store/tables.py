@@ -20,7 +20,6 @@ from pipeline.store.sql import statement
 __all__ = [
     "RAW",
     "SCHEMA",
-    "cells",
     "change",
     "daily",
     "file_aggregate",
@@ -355,12 +354,6 @@ raw_particulate = _raw("raw_particulate", "Accepted readings of fine dust")
 raw_climate = _raw("raw_climate", "Accepted readings of temperature, humidity and air pressure")
 
 RAW: dict[Table, sa.Table] = {"raw_particulate": raw_particulate, "raw_climate": raw_climate}
-
-
-def cells(table: Table) -> str:
-    """Return the names and values of a raw table's quantities, for `VALUES` beside `… AS raw`."""
-    names = [quantity.name for quantity in QUANTITIES if quantity.table == table]
-    return ", ".join(f"('{name}', raw.{name})" for name in names)
 
 
 quarantined_row = sa.Table(

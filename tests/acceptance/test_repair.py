@@ -132,7 +132,7 @@ def give_up(home: Home, names: set[str]) -> None:
     """Discard what is open of files: one command for each takes its second."""
     engine = store_engine.create(home.url)
     for name in sorted(names):
-        entry = targets.one(Workbench(engine), name)
+        entry = targets.one(Workbench(store_engine.reader_of(engine)), name)
         contract = home.settings.site_contract()
         discard.rows(
             home.settings,

@@ -29,6 +29,7 @@ from tests import feed
 if TYPE_CHECKING:
     from pytest_postgresql.executors import NoopExecutor
 
+    from pipeline.store.read.reader import Reader
     from tests.conftest import Server
 
 # The same examples on every machine and every run: a red test must be red for everybody.
@@ -127,6 +128,10 @@ class Site:
     @property
     def data(self) -> Path:
         return self.settings.data
+
+    @property
+    def reader(self) -> Reader:
+        return store_engine.reader_of(self.engine)
 
     @property
     def quarantine(self) -> Path:

@@ -18,10 +18,11 @@ from structlog.testing import capture_logs
 from pipeline import cli
 from pipeline.errors import DatabaseUnavailable
 from pipeline.store import blocking, clock
+from pipeline.store.engine import reader_of
 from pipeline.store.load import Store
-from pipeline.store.migrate import current
-from pipeline.store.queries import Queries
-from pipeline.store.report_queries import ReportQueries
+from pipeline.store.read import books
+from pipeline.store.read.report import ReportQueries
+from pipeline.store.read.revision import revision
 
 LOCK = "LOCK TABLE air.{} IN ACCESS EXCLUSIVE MODE"
 
@@ -41,18 +42,24 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_look_gives_up_and_says_who_is_in_the_way(engine: sa.Engine, migrated_url: str) -> None:
+    reader = reader_of(engine)
     with locked(migrated_url) as pid:
-        for ask in (Queries(engine).totals, lambda: Queries(engine).recent_files(1)):
-            with pytest.raises(DatabaseUnavailable) as caught:
-                ask()
+        for ask in (books.totals, lambda connection: books.recent_files(connection, 1)):
+            with pytest.raises(DatabaseUnavailable) as caught, reader.snapshot() as connection:
+                ask(connection)
             said = str(caught.value)
             assert f"air.source_file is locked, and stayed so for 0.2 s, by pid {pid} (nosy" in said
             assert "LOCK TABLE air.source_file" in said
-    assert Queries(engine).totals()["files_loaded"] == 0  # nothing of it stays in the pool
-    with locked(migrated_url, "alembic_version"), pytest.raises(DatabaseUnavailable, match="nosy"):
-        current(engine)
+    with reader.snapshot() as connection:
+        assert books.totals(connection).files_loaded == 0  # nothing of it stays in the pool
+    with (
+        locked(migrated_url, "alembic_version"),
+        pytest.raises(DatabaseUnavailable, match="nosy"),
+        reader.snapshot() as connection,
+    ):
+        revision(connection)
     with locked(migrated_url, "daily"), pytest.raises(DatabaseUnavailable, match="nosy"):
-        ReportQueries(engine).newest_day(date(2018, 1, 1))
+        ReportQueries(reader).newest_day(date(2018, 1, 1))
 
 
 def test_who_waits_for_such_a_lock_is_in_the_way_too(engine: sa.Engine, migrated_url: str) -> None:
@@ -64,8 +71,11 @@ def test_who_waits_for_such_a_lock_is_in_the_way_too(engine: sa.Engine, migrated
         thread.start()
         while not reader.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
             pass
-        with pytest.raises(DatabaseUnavailable, match=f"pid {waiting.info.backend_pid} "):
-            Queries(engine).totals()
+        with (
+            pytest.raises(DatabaseUnavailable, match=f"pid {waiting.info.backend_pid} "),
+            reader_of(engine).snapshot() as connection,
+        ):
+            books.totals(connection)
         reader.rollback()
         thread.join()
 
@@ -160,7 +170,7 @@ def test_a_look_at_the_clock_gives_up_too(
     monkeypatch.setattr("sys.argv", ["sofia-air", "--home", str(tmp_path), "doctor"])
     with locked(migrated_url):
         with pytest.raises(DatabaseUnavailable, match="nosy"):
-            clock.ask(engine)
+            clock.ask(reader_of(engine))
         with pytest.raises(SystemExit) as ended:
             cli.main()
     assert ended.value.code == 1

@@ -23,7 +23,8 @@ from pipeline.rework.targets import one
 from pipeline.steps import archive
 from pipeline.store.engine import driver_of
 from pipeline.store.load import Store
-from pipeline.store.rework import Entry, Workbench
+from pipeline.store.read.entries import Entry
+from pipeline.store.rework import Workbench
 from pipeline.store.sql import statement
 from pipeline.transaction import Transaction
 from tests.integration.conftest import ARCHIVE_SDS, MakeSite, Site, clock, pm, sds
@@ -372,7 +373,7 @@ def test_a_refused_file_is_tried_again_within_its_budget(
         "reasons": sds(*(pm(i, p1=f"z{i}", p2=f"y{i}") for i in range(6_000))),
     }
     assert site.load(rows[limit]).state == "refused"
-    entry = one(Workbench(site.engine), "some.csv")
+    entry = one(Workbench(site.reader), "some.csv")
     most: list[int | None] = []
     real = validation.validate
 
@@ -405,7 +406,7 @@ def test_a_limit_that_was_raised_counts(again: str, make_site: MakeSite) -> None
     site = make_site()
     content = sds(pm(0), *["x"] * 10_000)
     assert site.load(content).state == "refused"
-    entry = one(Workbench(site.engine), "some.csv")
+    entry = one(Workbench(site.reader), "some.csv")
     assert reprocessed(site, entry, dry=True).state == "still refused"
     site.settings = site.settings.changed(max_malformed_share=1.0)
     site.reopen()

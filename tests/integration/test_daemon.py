@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipeline import hashes
-from pipeline.cli.session import _require_tables
+from pipeline.cli.session import Database, prepare_tables
 from pipeline.config import load_settings
 from pipeline.core.parse import parse as really_split
 from pipeline.core.records import Block, Rows
@@ -128,6 +128,7 @@ class Awaited:
     """A daemon whose database does not exist when it starts."""
 
     def __init__(self, site: Site, url: str, seconds: float) -> None:
+        self._url = url
         self.engine = store_engine.create(url)
         settings = load_settings(site.settings.home, retry_seconds=seconds)
         flow = Flow(settings, Store(self.engine), settings.site_contract(), retry_seconds=None)
@@ -136,7 +137,11 @@ class Awaited:
         self._thread = threading.Thread(target=self._run)
 
     def _check(self) -> None:
-        _require_tables(self.engine)
+        opened = Database(self._url, embedded=False)
+        try:
+            prepare_tables(opened)
+        finally:
+            opened.close()
 
     def _run(self) -> None:
         try:

@@ -28,7 +28,9 @@ from pipeline.errors import (
     StoreError,
     Transient,
 )
-from pipeline.store.engine import create, driver_of, guarded, masked, sqlstate, translate
+from pipeline.store.address import masked
+from pipeline.store.engine import create, driver_of
+from pipeline.store.refusals import guarded, sqlstate, translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

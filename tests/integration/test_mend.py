@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from pipeline.cli.doctor import doctor
 from pipeline.rework.mend import Mended, mend
 from pipeline.rework.replay import Replay
-from pipeline.store import references
 from pipeline.store.engine import driver_of
-from pipeline.store.references import References
+from pipeline.store.read import references
+from pipeline.store.read.reader import Reader
+from pipeline.store.read.references import dangling
 from pipeline.store.rework import Workbench
 from tests.integration.conftest import Site, sds
 from tests.integration.test_restored import PLACES, READINGS, climate, dust
@@ -59,7 +60,7 @@ def loaded(site: Site) -> Site:
 def test_every_reading_gets_its_sensor_and_place_back(kind: str, loaded: Site) -> None:
     before = loaded.sql(READINGS), loaded.sql(PLACES)
     spoil(loaded.engine, HARM[kind])
-    found = References(loaded.engine).dangling()
+    found = dangling(loaded.reader)
     assert found
     assert found.thorough
     loaded.reopen()
@@ -68,7 +69,7 @@ def test_every_reading_gets_its_sensor_and_place_back(kind: str, loaded: Site) -
     assert not done.left
     assert done.unread == {}
     assert (loaded.sql(READINGS), loaded.sql(PLACES)) == before
-    assert not References(loaded.engine).dangling()
+    assert not dangling(loaded.reader)
     # And the next load is none the worse.
     assert loaded.load(dust(7, 22, "2017-07-09"), "later.csv").state == "loaded"
 
@@ -83,7 +84,7 @@ def test_rows_that_were_repaired_get_theirs_from_quarantine(site: Site) -> None:
     site.load(sds(*ROWS, "8;SDS011;88;42.88;23.88;2017-07-01T00:00:00;1,5;;;2.5;;"), "some.csv")
     (csv,) = site.quarantine.glob("*.csv")
     csv.write_text(csv.read_text("utf-8-sig").replace(";1,5;", ";1.5;"), "utf-8")
-    (entry,) = Workbench(site.engine).entries("some.csv")
+    (entry,) = Workbench(site.reader).entries("some.csv")
     replay = Replay(site.settings, site.flow.store, site.flow.contract, "me")
     assert len(replay.run(entry, dry=False).lines("loaded")) == 1
     before = site.sql(READINGS), site.sql(PLACES)
@@ -109,20 +110,19 @@ def test_without_the_bytes_the_sensor_comes_from_the_ledger_and_the_place_is_los
 
 
 def test_a_look_takes_no_longer_than_it_may(loaded: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = References._numbers
+    real = references._numbers
 
-    def slow(self: Any, name: str, tables: Any, seconds: int | None) -> set[int]:
+    def slow(reader: Reader, name: str, tables: Any, seconds: float | None) -> set[int]:
         if seconds is not None:
-            with self._looking(0) as ask:
-                ask("SELECT 1 FROM set_config('statement_timeout', '10ms', true)", {})
-                ask("SELECT 1 FROM pg_sleep(60)", {})
-        return real(self, name, tables, seconds)
+            with reader.snapshot(0.01) as connection:
+                connection.execute("SELECT pg_sleep(60)")
+        return real(reader, name, tables, seconds)
 
-    monkeypatch.setattr(References, "_numbers", slow)
-    found = references.References(loaded.engine).dangling()
+    monkeypatch.setattr(references, "_numbers", slow)
+    found = dangling(loaded.reader)
     assert (bool(found), found.thorough) == (False, False)
     spoil(loaded.engine, HARM["places"])
-    assert len(References(loaded.engine).dangling().places) == 3
+    assert len(dangling(loaded.reader).places) == 3
     assert not mended(loaded).left
 
 

@@ -252,11 +252,11 @@ def test_a_value_that_the_database_cannot_hold_is_the_files_fault(own: Site) -> 
         assert own.refusal(devil)["rule"] == "database"
         # It is tried again when it comes again, and where it lies: the database may be another.
         assert own.load(devil, "again.csv").state == "refused"
-        (entry,) = Workbench(own.engine).entries("again.csv")
+        (entry,) = Workbench(own.reader).entries("again.csv")
         run = partial(retry, own.settings, own.flow.store, own.flow.contract, entry, by="me")
         assert run(dry=False).state == "still refused"
         assert list(own.data.glob("*.csv")) == []
-    (entry,) = Workbench(own.engine).entries(entry.sha256)
+    (entry,) = Workbench(own.reader).entries(entry.sha256)
     run = partial(retry, own.settings, own.flow.store, own.flow.contract, entry, by="me")
     assert (run(dry=True).state, run(dry=True).rows_loaded) == ("would load", 1)
     assert run(dry=False).state == "loaded"

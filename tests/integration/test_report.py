@@ -33,7 +33,7 @@ from pipeline.outputs.report.period import Period
 from pipeline.rework import targets
 from pipeline.rework.replay import Replay
 from pipeline.store.load import Store
-from pipeline.store.report_queries import ReportQueries
+from pipeline.store.read.report import ReportQueries
 from pipeline.store.rework import Workbench
 from tests.conftest import Server
 from tests.integration.conftest import ARCHIVE_BME, ARCHIVE_DS18B20, ARCHIVE_SDS, Site
@@ -81,7 +81,7 @@ def load(site: Site) -> None:
 
 
 def collected(site: Site, period: Period) -> Figures:
-    return numbers.collect(ReportQueries(site.engine), period, NOW)
+    return numbers.collect(ReportQueries(site.reader), period, NOW)
 
 
 # --- an oracle in plain Python --------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_rows_that_came_back_are_counted_once(site: Site) -> None:
     (site.settings.home / "sofia-air.toml").write_text(wider)
     settings = load_settings(site.settings.home)
     worker = Replay(settings, Store(site.engine), settings.site_contract(), "somebody")
-    done = worker.run(targets.one(Workbench(site.engine), "some.csv"), dry=False)
+    done = worker.run(targets.one(Workbench(site.reader), "some.csv"), dry=False)
     assert done.lines("loaded") == [3]
     found = collected(site, periods.day_of("2018-01-31"))
     assert (found.books["files"], found.books["rows_read"]) == (1, 3)
@@ -272,7 +272,7 @@ def test_rows_that_came_back_are_counted_once(site: Site) -> None:
 
 
 def test_the_default_is_the_newest_day_that_is_over_and_counts(site: Site) -> None:
-    queries = ReportQueries(site.engine)
+    queries = ReportQueries(site.reader)
     assert numbers.newest(queries, date(2018, 2, 10)).name == "2018-02-09"
     load(site)
     later = "92;SDS011;42;42.689;23.341;2018-02-03T00:00:00;7;;;1;;\n"
@@ -365,7 +365,7 @@ def check_page(html: str) -> Parsed:
 
 def test_the_page_of_a_day(site: Site, tmp_path: Path) -> None:
     load(site)
-    report = make(ReportQueries(site.engine), periods.day_of("2018-01-31"), NOW)
+    report = make(ReportQueries(site.reader), periods.day_of("2018-01-31"), NOW)
     found = check_page(report.html)
     names = ["pm25", "pm10", "bands", "map", "climate", "reporting"]
     assert [chart.name for chart in report.charts] == names
@@ -408,7 +408,7 @@ def test_one_sensor_only(site: Site) -> None:
         for i in range(583)
     )
     site.load(ARCHIVE_SDS + rows)
-    report = make(ReportQueries(site.engine), periods.month_of("2018-01"), NOW)
+    report = make(ReportQueries(site.reader), periods.month_of("2018-01"), NOW)
     found = check_page(report.html)
     assert "There is only one sensor to tell of." in found.text
     assert "No sensor has a complete day of temperature, humidity or pressure." in found.text
@@ -420,7 +420,7 @@ def test_one_sensor_only(site: Site) -> None:
 
 def test_nothing_but_single_readings(site: Site) -> None:
     site.load(ARCHIVE_SDS + "92;SDS011;;;;2018-01-31T00:00:00;20;;;10;;\n")
-    report = make(ReportQueries(site.engine), periods.day_of("2018-01-31"), NOW)
+    report = make(ReportQueries(site.reader), periods.day_of("2018-01-31"), NOW)
     assert [chart.name for chart in report.charts] == ["reporting"]
     found = check_page(report.html)
     assert "No sensor has a complete hour of PM2.5." in found.text
@@ -432,7 +432,7 @@ def test_nothing_but_single_readings(site: Site) -> None:
 def test_an_empty_period_says_so(site: Site, name: str) -> None:
     read = periods.week_of if "W" in name else periods.day_of
     period = periods.month_of(name) if len(name) == 7 else read(name)
-    report = make(ReportQueries(site.engine), period, NOW)
+    report = make(ReportQueries(site.reader), period, NOW)
     assert (report.figures.empty, report.charts) == (True, [])
     found = check_page(report.html)
     assert "There are no readings of this period" in found.text
@@ -535,7 +535,7 @@ def test_an_empty_day_is_no_failure(
 
 
 def test_a_place_that_cannot_be_written_to(site: Site, tmp_path: Path) -> None:
-    report = make(ReportQueries(site.engine), periods.day_of("2017-01-01"), NOW)
+    report = make(ReportQueries(site.reader), periods.day_of("2017-01-01"), NOW)
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "a.html", tmp_path / "folder"):

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.rework import discard
 from pipeline.rework import retract as retracting
-from pipeline.rework.retract import NotLoaded, Retracted
+from pipeline.rework.retracted import NotLoaded, Retracted, plan
 from pipeline.rework.why import Told, why
 from pipeline.store.load import Store
 from tests.integration.conftest import MakeSite, Site, clock, pm, sds
@@ -180,7 +180,8 @@ def test_a_files_replays_go_with_it(desk: Desk) -> None:
     site.load(sds(*ROWS[:5], bad(1), bad(2)), "some.csv")
     desk.repair({7: {"P1": "7"}})
     replay = desk.replay().file_id
-    planned = retracting.plan(desk.bench, desk.entry())
+    with site.reader.snapshot() as connection:
+        planned = plan(connection, desk.entry())
     assert ([e.file_id for e in planned.replays], planned.rows) == ([replay], 6)
     done = desk.retract()
     assert ([e.file_id for e in done.replays], done.rows) == ([replay], 6)
@@ -236,7 +237,7 @@ def test_what_was_refused_cannot_be_retracted(desk: Desk) -> None:
 
 def ask(desk: Desk, second: int, sensor: int = 92) -> Told:
     ts = datetime.fromisoformat(clock(second)).replace(tzinfo=UTC)
-    return why(desk.site.settings, desk.bench, desk.contract, sensor, ts)
+    return why(desk.site.settings, desk.site.reader, desk.contract, sensor, ts)
 
 
 def became(told: Told) -> list[tuple[str, int, str]]:

@@ -22,7 +22,9 @@ from pipeline.rework import discard, refused, sheets, targets
 from pipeline.rework.replay import Replay, Replayed
 from pipeline.rework.targets import Target
 from pipeline.store.load import Store
-from pipeline.store.rework import Entry, Workbench
+from pipeline.store.read.entries import Entry
+from pipeline.store.read.quarantine import States, states_of
+from pipeline.store.rework import Workbench
 from tests.integration.conftest import (
     ARCHIVE_DS18B20,
     MakeSite,
@@ -48,7 +50,7 @@ class Workshop:
 
     @property
     def bench(self) -> Workbench:
-        return Workbench(self.site.engine)
+        return Workbench(self.site.reader)
 
     @property
     def contract(self) -> Contract:
@@ -130,12 +132,9 @@ def test_repaired_rows_come_back_and_the_books_balance_across_both(three: Worksh
     assert replay is not None
     assert replay.parent_file_id == parent.file_id
     assert (replay.rows_read, replay.rows_loaded, replay.rows_duplicate) == (3, 3, 0)
-    assert three.bench.states_of(parent.file_id) == {
-        "open": 0,
-        "repaired": 3,
-        "discarded": 0,
-        "quarantined": 3,
-    }
+    with three.site.reader.snapshot() as connection:
+        found = states_of(connection, parent.file_id)
+    assert found == States(open=0, repaired=3, discarded=0, quarantined=3)
     assert three.site.sql("SELECT pm10 FROM air.raw_particulate ORDER BY ts") == [
         (pytest.approx(9.53),),
         (7.5,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 
 from pipeline.rework import sheets
 from pipeline.rework.why import why
+from pipeline.store.read import quarantine
+from pipeline.store.read.quarantine import States
 from pipeline.store.sql import statement
 from tests.integration.conftest import ARCHIVE_SDS, MakeSite, pm, sds, sensor_in
 from tests.integration.test_retract import ROWS, Desk
@@ -42,16 +45,29 @@ def test_a_list_reads_the_summary_and_not_the_rows(desk: Desk, name: str) -> Non
     assert "quarantined_row" not in json.dumps(plan)
 
 
+def states(desk: Desk) -> States:
+    with desk.site.reader.snapshot() as connection:
+        return quarantine.states(connection)
+
+
 def test_rows_are_listed_by_what_stands_in_the_column_of_their_sensor(desk: Desk) -> None:
     rows = [bad(10), bad(20), bad(30, 5000).replace("92;", "1635.5;", 1), bad(40)[2:], "x"]
     desk.site.load(sds(pm(0), *rows))
     desk.site.load(sds(bad(50)), "other.csv")
-    found = [(row["sensor"], row["rows"], row["files"]) for row in desk.bench.by_sensor(None, 9)]
-    assert found == [("92", 3, 2), ("1635.5", 1, 1), ("x", 1, 1), (None, 1, 1)]
-    assert [row["sensor"] for row in desk.bench.by_sensor("width", 9)] == ["x"]
-    rules = {row["rule"]: (row["rows"], row["files"]) for row in desk.bench.by_rule(None)}
+    with desk.site.reader.snapshot() as connection:
+        found = quarantine.by_sensor(connection, None, 9)
+        of_width = quarantine.by_sensor(connection, "width", 9)
+        by_reason = quarantine.by_reason(connection, None)
+    assert [astuple(each) for each in found] == [
+        ("92", 3, 2),
+        ("1635.5", 1, 1),
+        ("x", 1, 1),
+        (None, 1, 1),
+    ]
+    assert [each.sensor for each in of_width] == ["x"]
+    rules = {each.rule: (each.rows, each.files) for each in by_reason}
     assert rules == {"null": (4, 2), "range": (1, 1), "type": (1, 1), "width": (1, 1)}
-    assert all(row["example"] for row in desk.bench.by_rule(None))
+    assert all(each.example for each in by_reason)
 
 
 def test_what_is_remembered_of_a_load_is_bounded(
@@ -61,9 +77,10 @@ def test_what_is_remembered_of_a_load_is_bounded(
     names = [f"x{n}" for n in range(6)]
     rows = [bad(10 * n).replace("92;", f"{name};", 1) for n, name in enumerate(names)]
     desk.site.load(sds(pm(0), *rows, rows[0], bad(900)[2:], *rows[4:]))
-    found = {row["sensor"]: row["rows"] for row in desk.bench.by_sensor(None, 9)}
+    with desk.site.reader.snapshot() as connection:
+        found = {each.sensor: each.rows for each in quarantine.by_sensor(connection, None, 9)}
     assert found == {"x0": 2, "x1": 1, "x2": 1, "…": 5, None: 1}
-    assert desk.bench.states()["open"] == 10
+    assert states(desk).open == 10
 
 
 def test_each_line_is_counted_under_what_csv_reads_in_its_sensors_column(desk: Desk) -> None:
@@ -120,7 +137,7 @@ def test_only_files_that_may_have_a_reading_are_read_to_tell_why(desk: Desk) -> 
     desk.archived("later.csv").unlink()
 
     def unknown(ts: datetime) -> set[str]:
-        return set(why(site.settings, desk.bench, desk.contract, 92, ts).unknown)
+        return set(why(site.settings, site.reader, desk.contract, 92, ts).unknown)
 
     assert unknown(datetime(2017, 7, 1, tzinfo=UTC)) == set()
     assert unknown(datetime(2017, 7, 1, 0, 7, 30, tzinfo=UTC)) == {"later.csv"}
@@ -199,10 +216,10 @@ def test_a_summary_holds_after_every_step(desk: Desk) -> None:
     assert site.summary_differs() == {}
     replayed = desk.replay()
     assert site.summary_differs() == {}
-    assert desk.bench.states()["repaired"] == 3
+    assert states(desk).repaired == 3
     desk.retract(str(replayed.file_id))
     assert site.summary_differs() == {}
-    assert desk.bench.states()["open"] == 3
+    assert states(desk).open == 3
     desk.retract()
     assert site.summary_differs() == {}
-    assert desk.bench.states()["discarded"] == 3
+    assert states(desk).discarded == 3

@@ -13,8 +13,9 @@ import pytest
 from pipeline.rework import replay, retract, sheets, why
 from pipeline.rework.sheet import decode
 from pipeline.store.load import Store
-from pipeline.store.queries import Queries
-from pipeline.store.rework import Entry, Workbench
+from pipeline.store.read.doubtful import DoubtfulFile, doubtful_files
+from pipeline.store.read.entries import Entry
+from pipeline.store.rework import Workbench
 from tests.integration.test_sections import (
     PM,
     SOFIA_TH,
@@ -48,7 +49,7 @@ def joined(site: Site) -> Site:
 
 
 def entry(site: Site, name: str = "some.csv") -> Entry:
-    (found,) = Workbench(site.engine).entries(name)
+    (found,) = Workbench(site.reader).entries(name)
     return found
 
 
@@ -130,7 +131,7 @@ def test_a_section_whose_names_were_deleted_is_not_taken(joined: Site) -> None:
 
 
 def test_an_exported_sheet(joined: Site, tmp_path: Path) -> None:
-    bench, path = Workbench(joined.engine), tmp_path / "out.csv"
+    bench, path = Workbench(joined.reader), tmp_path / "out.csv"
     contract = joined.settings.site_contract()
     sheets.export(
         joined.settings, bench, contract, [entry(joined)], rule=None, path=path, delimiter=","
@@ -164,7 +165,7 @@ def test_a_replay_can_be_taken_back(joined: Site) -> None:
     assert done.file_id is not None
     before = particulate(joined)
     store, contract = Store(joined.engine), joined.settings.site_contract()
-    again = Workbench(joined.engine).entry(done.file_id)
+    again = Workbench(joined.reader).entry(done.file_id)
     assert again is not None
     gone = retract.retract(joined.settings, store, contract, again, by="me", note=None)
     assert (gone.rows, gone.reopened) == (3, 3)
@@ -190,11 +191,11 @@ def test_rows_come_back_once_their_header_is_understood(make_site: MakeSite) -> 
 
 def test_why_knows_the_line_below_any_header(joined: Site) -> None:
     joined.load(PM + row(0, 1, 2) + TH + row(30, 20, 50, sensor=6, kind="DHT22"), "b.csv")
-    bench, contract = Workbench(joined.engine), joined.settings.site_contract()
+    contract = joined.settings.site_contract()
 
     def told(sensor: int, second: int) -> why.Told:
         ts = datetime(2020, 6, 6, 0, 0, second, tzinfo=UTC)
-        return why.why(joined.settings, bench, contract, sensor, ts)
+        return why.why(joined.settings, joined.reader, contract, sensor, ts)
 
     (reading,) = told(6, 30).readings
     assert reading.line is not None
@@ -227,12 +228,16 @@ def test_readings_of_a_joined_file_come_back_as_its_own(joined: Site) -> None:
 # --- what earlier versions stored -----------------------------------------------------------------
 
 
+def doubtful(site: Site, *types: str) -> list[DoubtfulFile]:
+    with site.reader.snapshot() as connection:
+        return doubtful_files(connection, types, 10)
+
+
 def test_files_that_an_earlier_version_misread_are_named(site: Site) -> None:
     site.load(PM + row(0, 9, 5), "good.csv")
     site.load(PM + row(1, 9, 5) + "abc;SDS011;7;42;23;2020-06-06T00:01:00;9;5\n", "joined.csv")
     site.load(PM + row(2, 9, 5), "counts.csv")
-    queries = Queries(site.engine)
-    assert queries.doubtful_files(["ppd42ns"], 10) == []
+    assert doubtful(site, "ppd42ns") == []
     # As an earlier version left them.
     site.sql(
         'UPDATE air.quarantined_row SET line = :line, reasons = \'[{"rule": "repeated_header"}]\'',
@@ -241,10 +246,10 @@ def test_files_that_an_earlier_version_misread_are_named(site: Site) -> None:
     site.sql(
         "UPDATE air.source_file SET sensor_model = 'ppd42ns, sds011' WHERE name = 'counts.csv'"
     )
-    found = {found["name"]: found["why"] for found in queries.doubtful_files(["ppd42ns"], 10)}
+    found = {each.name: each.why for each in doubtful(site, "ppd42ns")}
     assert found == {"joined.csv": "header", "counts.csv": "type"}
     site.sql("UPDATE air.quarantined_row SET line = :line", line=PM.rstrip().upper())
-    assert len(queries.doubtful_files([], 10)) == 0
+    assert doubtful(site) == []
     site.sql("DELETE FROM air.quarantined_row")
     site.sql("DELETE FROM air.quarantine_summary")
     site.sql("UPDATE air.change SET quarantine_opened = 0")

@@ -12,6 +12,8 @@ from alembic import command
 
 from pipeline.config import load_settings
 from pipeline.store import migrate
+from pipeline.store.engine import reader_of
+from pipeline.store.read.revision import revision
 from tests import feed
 from tests.integration.conftest import Site, pm, sds
 from tests.integration.test_restored import climate, dust
@@ -125,5 +127,6 @@ def test_a_writer_that_is_at_work_is_waited_for(filled: Site, migrated_url: str)
             connection.execute(sa.text("SET LOCAL lock_timeout = '200ms'"))
             with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
                 command.upgrade(config_for(connection), "head")
-    assert migrate.current(site.engine) == "0006"
+    with reader_of(site.engine).snapshot() as connection:
+        assert revision(connection) == "0006"
     migrate.upgrade(site.engine)

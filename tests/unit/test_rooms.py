@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from functools import cache
@@ -264,6 +265,60 @@ def test_every_sql_statement_says_what_it_is_for() -> None:
     assert statements
     for path in statements:
         assert path.read_text(encoding="utf-8").startswith("-- "), path.name
+
+
+# What a command that only reads has no use for; together, seconds.
+HEAVY = {
+    *("sqlalchemy", "alembic", "pandas", "pandera", "pyarrow", "numpy", "pgpq", "structlog"),
+    *("watchdog", "tenacity", "prometheus_client", "rich.traceback", "matplotlib"),
+}
+LIGHT = [
+    ["--help"],
+    ["status"],
+    ["doctor"],
+    ["quarantine", "list"],
+    ["quarantine", "list", "--by", "reason"],
+    ["quarantine", "show", "1"],
+    ["why", "92", "2018-03-06T00:46:02"],
+    ["retract", "1"],
+    ["db", "url"],
+    ["db", "psql", "-c", "SELECT 1"],
+]
+_RUN = """
+import sys
+from pipeline import cli
+sys.argv = ["sofia-air", *sys.argv[1:]]
+try:
+    cli.main()
+finally:
+    print(*sorted(name for name in sys.modules), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", LIGHT, ids=" ".join)
+def test_commands_that_only_read_load_no_more_than_they_need(
+    command: list[str], migrated_url: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, "--home", str(tmp_path), *command],
+        env={**os.environ, "SOFIA_AIR_DATABASE_URL": migrated_url},
+        cwd=PACKAGE.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # There is no file 1 to show or take back.
+    assert done.returncode == (2 if "1" in command else 0), done.stderr
+    loaded = set(done.stderr.splitlines()[-1].split())
+    assert "pipeline.cli" in loaded
+    # Where a line stands in a file is worked out with numpy.
+    assert not loaded & (HEAVY - {"numpy"} if "why" in command else HEAVY)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if ".store.read" in name])
+def test_questions_need_psycopg_alone(module: str) -> None:
+    assert outside(module) - set(sys.stdlib_module_names) <= {"psycopg"}
 
 
 @pytest.mark.parametrize("command", ["look", "doctor", "reporting", "changes"])

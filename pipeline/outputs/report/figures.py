@@ -12,7 +12,7 @@ from pipeline.contract.quantities import QUANTITIES
 from pipeline.outputs.report.period import Period
 
 if TYPE_CHECKING:
-    from pipeline.store.report_queries import ReportQueries, Row
+    from pipeline.store.read.report import ReportQueries, Row
 
 # Sensors are compared when each has this share of the days on which any of them has one.
 _SHARE_OF_DAYS = 0.75

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.outputs.report.period import Period
-    from pipeline.store.report_queries import ReportQueries
+    from pipeline.store.read.report import ReportQueries
 
 
 @dataclass(frozen=True, slots=True)

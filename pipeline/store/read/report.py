@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Any, Literal
 
-import sqlalchemy as sa
 from psycopg.rows import dict_row
 
 from pipeline.contract.quantities import QUANTITIES
-from pipeline.store.blocking import impatient
-from pipeline.store.engine import driver_of, guarded
+from pipeline.store.read.reader import Reader
 from pipeline.store.sql import statement
 
 Row = dict[str, Any]
@@ -22,8 +20,8 @@ _PARTS = ("days", "quantities", "coverage", "sensors", "bands", "exceedances", "
 class ReportQueries:
     """Asks one database. Every method may raise `DatabaseUnavailable`."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
 
     def newest_day(self, before: date) -> date | None:
         """Return the newest day before another with data; None when there is none."""
@@ -57,15 +55,10 @@ class ReportQueries:
     def _ask(self, names: dict[str, str], parameters: Row) -> dict[str, list[Row]]:
         # One snapshot: what is loaded meanwhile is either in all numbers or in none.
         with (
-            guarded(),
-            self._engine.connect().execution_options(
-                isolation_level="REPEATABLE READ", postgresql_readonly=True
-            ) as connection,
-            impatient(connection),
-            driver_of(connection).cursor(row_factory=dict_row) as cursor,
+            self._reader.snapshot() as connection,
+            connection.cursor(row_factory=dict_row) as cursor,
         ):
-            found = {}
-            for part, name in names.items():
-                cursor.execute(statement(name).encode(), parameters)
-                found[part] = cursor.fetchall()
-            return found
+            return {
+                part: cursor.execute(statement(name).encode(), parameters).fetchall()
+                for part, name in names.items()
+            }
