@@ -18,7 +18,8 @@ from urllib.parse import urlencode
 from psycopg.conninfo import conninfo_to_dict
 
 # before: the server never sees the COMMIT. at once: it is sent, and the line is cut in the same
-# moment. after: the server has committed and answered, and the answer is thrown away.
+# moment, so whether the server commits is open. after: it has committed and answered. The client
+# never gets an answer: a server may answer before this process comes to cut the line.
 Cut = Literal["before", "at once", "after"]
 _CHUNK = 1 << 16
 _STARTUP_CODES = {80877103, 80877104, 80877102}  # TLS, GSS and cancel requests: 8 bytes and more
@@ -134,7 +135,7 @@ class _Line:
                 if cut == "before" and at is not None:
                     self._server.sendall(data[: max(0, at)])
                     break
-                if cut == "after":
+                if cut is not None:
                     self._silenced.set()
                 self._server.sendall(data)
                 if cut == "after":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import sqlalchemy as sa
 
+from pipeline import reading
 from pipeline.errors import DatabaseUnavailable, FileRefused, Stopped, StoreError
 from pipeline.flow import Flow, Outcome
 from pipeline.steps.watch import Found
@@ -161,15 +162,16 @@ def test_nothing_is_read_ahead_of_a_heavy_batch(
     )
 
 
-def test_what_is_held_of_a_batch_is_bounded(site: Site) -> None:
-    for number in range(30):
-        site.drop(f"{number}.csv", garbage(number, 900))
+def test_what_is_held_of_a_batch_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_MOST_HELD", 2**20)
+    for number in range(12):
+        site.drop(f"{number}.csv", garbage(number, 60))
     batch = site.flow._prepare(site.scan())
     reasons = sum(
         len(each) for processed in batch.processed.values() for each in processed.rejected_rows.told
     )
-    assert 0 < reasons <= 16 * 2**20 // 512
-    assert len(batch.unheld) > 20
+    assert 0 < reasons <= 2**20 // 512
+    assert len(batch.unheld) > 5
     outcomes = site.run()
-    assert [outcome.state for outcome in outcomes] == ["loaded"] * 30
-    assert site.one("SELECT count(*) FROM air.quarantined_row") == 27_000
+    assert [outcome.state for outcome in outcomes] == ["loaded"] * 12
+    assert site.one("SELECT count(*) FROM air.quarantined_row") == 720

@@ -40,6 +40,17 @@ NO_VIEWS = """
         EXECUTE format('DROP VIEW IF EXISTS air.%I CASCADE', name);
     END LOOP; END $$;
 """
+# Those that take a way of their own through the code; the others are run with the long tests.
+OFTEN = (
+    "check (23514)",
+    "unique (23505)",
+    "a trigger casts (22P02)",
+    "table renamed (42P01)",
+    "partition detached (42P07)",
+    "a generated column (22012)",
+    "a shorter column (22001)",
+    "real to numeric (22P03 or 08P01)",
+)
 # What somebody did → how it is undone, and what the message has to name. All hit the dust alone.
 HARM = {
     "check (23514)": (
@@ -181,7 +192,10 @@ def spoilt(site: Site, harm: str, mending: str) -> Iterator[None]:
         site.sql(mending)
 
 
-@pytest.mark.parametrize("kind", HARM)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(each, marks=() if each in OFTEN else pytest.mark.slow) for each in HARM],
+)
 @pytest.mark.parametrize(
     "remembered",
     [True, pytest.param(False, marks=pytest.mark.slow)],

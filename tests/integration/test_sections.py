@@ -301,7 +301,7 @@ def test_long_sections_go_on_across_blocks(make_site: MakeSite) -> None:
     ]
     files = [
         (
-            header + "".join(row(10_000 * number + second, 9.5, *values) for second in range(3_000))
+            header + "".join(row(10_000 * number + second, 9.5, *values) for second in range(1_500))
         ).encode()
         for number, (header, values) in enumerate(kinds)
     ]

@@ -259,6 +259,7 @@ def test_upgrades_at_once(database_url: str) -> None:
     assert sorted(results) == [[]] * (many - 1) + [list(migrate.revisions())]
 
 
+@pytest.mark.slow
 def test_upgrades_at_once_in_processes_of_their_own(database_url: str) -> None:
     program = (
         "import sys; from pipeline.store.engine import create; from pipeline.store import migrate\n"
@@ -403,6 +404,7 @@ def test_the_alembic_command_says_in_a_line_what_is_wrong() -> None:
     assert "s3cret" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_alembic_command_without_a_setting_uses_the_homes_own_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

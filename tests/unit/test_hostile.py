@@ -183,15 +183,16 @@ def test_reading_that_yields_nothing_can_be_stopped(tmp_path: Path) -> None:
 
 # --- rows -----------------------------------------------------------------------------------------
 
+MANY = 10_000
 DIRTY = {
-    "short": [b"x"] * 20_000,
-    "NUL": [b"\0"] * 20_000,
-    "latin": [b"\xe4"] * 20_000,
-    "returns": [b"a\rb"] * 20_000,
-    "quotes": [b'"'] * 20_000,
-    "headers": [NAMES.encode()] * 20_000,
-    "types": [b"1;t%d;;;;2017-07-01T00:00:00;1;1" % i for i in range(40_000)],
-    "garbage": [b"a%d;SDS011;b%d;c%d;d%d;e%d;f%d;g%d" % ((i,) * 7) for i in range(8_000)],
+    "short": [b"x"] * MANY,
+    "NUL": [b"\0"] * MANY,
+    "latin": [b"\xe4"] * MANY,
+    "returns": [b"a\rb"] * MANY,
+    "quotes": [b'"'] * MANY,
+    "headers": [NAMES.encode()] * MANY,
+    "types": [b"1;t%d;;;;2017-07-01T00:00:00;1;1" % i for i in range(10_000)],
+    "garbage": [b"a%d;SDS011;b%d;c%d;d%d;e%d;f%d;g%d" % ((i,) * 7) for i in range(3_000)],
 }
 
 
@@ -209,7 +210,7 @@ def test_judging_can_be_stopped_anywhere(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["NUL", "latin", "returns", "quotes", "headers", "short"])
 def test_equal_rows_share_their_reason(kind: str) -> None:
     rejected = process(block(*DIRTY[kind]), CONTRACT, NOW).rejected_rows
-    assert len(rejected) == 20_000
+    assert len(rejected) == MANY
     assert len(rejected.told) == 1
 
 
@@ -217,9 +218,9 @@ def test_many_sensor_types_take_no_longer_than_one() -> None:
     """To look for each of them among all rows would take minutes."""
     began = time.thread_time()
     rejected = process(block(*DIRTY["types"]), CONTRACT, NOW).rejected_rows
-    assert len(rejected.told) == 40_000
+    assert len(rejected.told) == 10_000
     assert [row.reasons[0].value for row in rejected][:2] == ["t0", "t1"]
-    assert time.thread_time() - began < 4
+    assert time.thread_time() - began < 2
 
 
 def test_a_long_cell_is_told_in_short() -> None:
@@ -235,8 +236,8 @@ def test_too_many_reasons_are_known_before_they_take_any_room() -> None:
     dirty = block(*DIRTY["garbage"])
     rows = parse(dirty)
     with pytest.raises(TooManyReasons) as told:
-        validate(rows, CONTRACT, NOW, most_reasons=20_000)
-    assert told.value.reasons == 56_001  # with one for the type
+        validate(rows, CONTRACT, NOW, most_reasons=10_000)
+    assert told.value.reasons == 21_001  # with one for the type
     pieces = list(cut(dirty, 7))
     assert b"".join(piece.text for piece in pieces) == dirty.text
     assert [piece.segments[0].first_line for piece in pieces] == [
@@ -245,7 +246,7 @@ def test_too_many_reasons_are_known_before_they_take_any_room() -> None:
     apart = [
         row
         for piece in pieces
-        for row in process(piece, CONTRACT, NOW, most_reasons=10_000).rejected_rows
+        for row in process(piece, CONTRACT, NOW, most_reasons=4_000).rejected_rows
     ]
     assert apart == list(process(dirty, CONTRACT, NOW).rejected_rows)
 
@@ -431,7 +432,7 @@ def test_the_header_of_a_sheet_is_bounded(raw: bytes, tmp_path: Path) -> None:
         sheet_of(tmp_path, raw + b"\n1;2\n")
 
 
-@pytest.mark.parametrize("rows", [2, 120_000])
+@pytest.mark.parametrize("rows", [2, 30_000])
 def test_a_sheet_with_carriage_returns_for_line_ends_is_read(rows: int, tmp_path: Path) -> None:
     lines = [f"{n};'x';{n % 10}" for n in range(2, rows + 2)]
     for start in (b"", b"\xef\xbb\xbf", b"sep=;\r"):
