@@ -17,8 +17,11 @@ from pipeline.contract.header import Header
 from pipeline.records import Block, Ints, Segment
 from pipeline.steps.read import merged
 
-_NOTHING = pa.scalar(b"", pa.binary())
-_NEWLINE = pa.scalar(b"\n", pa.binary())
+# What makes the end of a line, and what stands between the two.
+_ENDS = {
+    pa.binary(): (pa.scalar(b"", pa.binary()), pa.scalar(b"\n", pa.binary())),
+    pa.string(): ("", "\n"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,8 @@ def as_block(header: Header, numbers: Ints, lines: pa.Array) -> Block:
 
 
 def text_of_lines(lines: pa.Array) -> bytes:
-    """Return lines, given as bytes, as a text: each with its end."""
-    ended = pc.binary_join_element_wise(lines, _NOTHING, _NEWLINE)
+    """Return lines, given as text or as bytes, as one text: each with its end."""
+    ended = pc.binary_join_element_wise(lines, *_ENDS[lines.type])
     offsets = np.frombuffer(ended.buffers()[1], np.int32)[ended.offset :]
     letters = ended.buffers()[2]
     if letters is None:

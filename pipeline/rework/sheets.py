@@ -7,6 +7,7 @@ sheet, which is understood all the same, and the next command writes it again.
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import json
 import os
@@ -275,10 +276,11 @@ def export(
             raise ConfigurationError(message)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
         # The byte order mark tells spreadsheets that this is UTF-8.
-        with os.fdopen(descriptor, "w", encoding="utf-8-sig", newline="") as file:
-            file.write(written([FILE_ID, FILE, *LEADING, *map(plain, names)], delimiter))
+        with os.fdopen(descriptor, "wb") as file:
+            head = written([FILE_ID, FILE, *LEADING, *map(plain, names)], delimiter)
+            file.write(codecs.BOM_UTF8 + head.encode())
             for entry in chosen:
-                for every in bench.open_rows(entry.file_id, rule=rule, messages=True):
+                for every in bench.open_rows(entry.file_id, rule=rule, told="messages"):
                     for header, start, end in headers[entry.file_id].runs(every.line_no):
                         rows = every.part(start, end)
                         layout = Layout.of_export(entry, header, delimiter, names)
@@ -317,7 +319,7 @@ def _widest(bench: Workbench, headers: Mapping[int, Headers], rule: str | None) 
             surplus
             for file_id, broken in bench.files_and_rules(rules)
             if file_id in headers
-            for rows in bench.open_rows(file_id, rule=broken)
+            for rows in bench.open_rows(file_id, rule=broken, told="nothing")
             for number, line in zip(rows.line_no.tolist(), rows.present.to_pylist(), strict=True)
             if (surplus := _surplus(line, headers[file_id].at(number))) <= _MOST_SURPLUS
         ),

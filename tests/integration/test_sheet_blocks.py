@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline.rework import sheets
+from pipeline.store import rejected
 from pipeline.store.rework import Workbench
 from tests.integration.conftest import MakeSite, sds
 from tests.integration.test_rework import FORMULAS, Workshop, bad, read, write
@@ -77,3 +79,26 @@ def test_a_row_of_very_many_fields_does_not_widen_an_export(shop: Workshop, tmp_
     ]
     assert {len(row) for row in rows} == {len(header)}
     assert [row[header.index("line_no")] for row in rows] == ["2", "4", "5"]
+
+
+def test_long_rows_are_read_in_smaller_pages(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = ["1,5", "ü", "x" * 500, "\0", "z"]
+    bad_lines = [bad(second, cell) for second, cell in enumerate(cells)]
+    assert shop.site.load(sds(*bad_lines)).state == "loaded"
+    entry = shop.entry()
+    (whole,) = shop.bench.open_rows(entry.file_id)
+    numbers = whole.line_no.tolist()
+    assert numbers == [2, 3, 4, 5, 6]
+    assert whole.exact.to_pylist() == [line.encode() for line in bad_lines]
+
+    monkeypatch.setattr(rejected, "BYTES", 300)
+    pages = list(shop.bench.open_rows(entry.file_id))
+    assert len(pages) > 1
+    assert pa.concat_tables([page.table for page in pages]).equals(whole.table)
+    some = shop.bench.rows_at(entry.file_id, [*numbers[::-1], 99])
+    assert some.line_no.tolist() == numbers
+    assert [row.exact for row in some.rows] == whole.exact.to_pylist()
+    assert some.told.to_pylist() == whole.told.to_pylist()
+    assert shop.bench.rows_at(entry.file_id, []).rows == []
