@@ -24,9 +24,10 @@ import pyarrow as pa
 from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
 from pipeline.contract.header import MAX_COLUMNS, Header
+from pipeline.contract.rules import ReasonRecord
 from pipeline.errors import ConfigurationError, DiskTrouble, FileRefused
 from pipeline.permissions import FILE_MODE, create, make_folder
-from pipeline.records import Content
+from pipeline.records import Content, Ints
 from pipeline.rejects import Rejects
 from pipeline.rework import sources
 from pipeline.rework.changes import Changes
@@ -101,7 +102,7 @@ def rewrite(
     bench: Workbench,
     entry: Entry,
     headers: Headers,
-    today: Iterable[tuple[int, tuple[Reason, ...]]] = (),
+    today: Iterable[Rejects] = (),
     seen: Seen | None = None,
 ) -> list[Problem]:
     """Write the CSV and the reason log of a file anew: what is still open, and nothing else.
@@ -111,7 +112,7 @@ def rewrite(
         bench: asks the database.
         entry: the file.
         headers: what names its columns.
-        today: line number and why the row fails now, by line, for rows that were judged again.
+        today: rows that were judged again and why they fail now, by line, some at a time.
         seen: what the sheet holds; None: it is still to be compared.
 
     Returns:
@@ -137,7 +138,7 @@ def rewrite(
     content = Content(_named(path, entry), entry.bytes, entry.sha256, None, (0, 0, 0, 0, 0))
     any_left = False
     changed = seen.changed if seen else Changes()
-    newer = _ByLine(today)
+    newer = _Newer(today)
     with quarantining.quarantine(folder, [content]) as output:
         for rows in bench.open_rows(entry.file_id):
             any_left = True
@@ -160,18 +161,28 @@ def _seen(bench: Workbench, entry: Entry, headers: Headers, path: Path) -> Seen:
     return Seen(sheet.sha256, found.changed, found.surplus)
 
 
-class _ByLine:
-    """Reasons by line, asked for in the order of the lines."""
+class _Newer:
+    """Why rows fail that were judged again, asked for in the order of their lines."""
 
-    def __init__(self, reasons: Iterable[tuple[int, tuple[Reason, ...]]]) -> None:
-        self._reasons = iter(reasons)
-        self._next = next(self._reasons, None)
+    def __init__(self, judged: Iterable[Rejects]) -> None:
+        self._judged = iter(judged)
+        self._at_hand = next(self._judged, None)
 
-    def at(self, line: int) -> tuple[Reason, ...] | None:
-        """Return those of a line; None: there are none."""
-        while self._next is not None and self._next[0] < line:
-            self._next = next(self._reasons, None)
-        return self._next[1] if self._next is not None and self._next[0] == line else None
+    def of(self, lines: Ints) -> tuple[list[tuple[Reason, ...]], Ints]:
+        """Return reasons, and for each line the position of its own; −1: it has none."""
+        told: list[tuple[Reason, ...]] = []
+        code: Ints = np.full(len(lines), -1, np.int64)
+        while (some := self._at_hand) is not None:
+            where = np.searchsorted(some.line_no, lines)
+            where[where == len(some)] = 0
+            has = some.line_no[where] == lines
+            used, own = np.unique(some.code[where[has]], return_inverse=True)
+            code[has] = len(told) + own
+            told += [some.told[each] for each in used.tolist()]
+            if some.line_no[-1] > lines[-1]:
+                break
+            self._at_hand = next(self._judged, None)
+        return told, code
 
 
 def _repaired(rows: RejectedRows, header: Header, changed: Changes) -> dict[int, list[str]]:
@@ -188,27 +199,15 @@ def _repaired(rows: RejectedRows, header: Header, changed: Changes) -> dict[int,
     return shown
 
 
-def _rejects(rows: RejectedRows, newer: _ByLine) -> Rejects:
+def _rejects(rows: RejectedRows, newer: _Newer) -> Rejects:
     """Return rows with what is wrong with them: what was found last."""
-    told: list[tuple[Reason, ...]] = []
-    code = np.empty(len(rows), np.int64)
-    known: dict[str, int] = {}
-    for at, (line, text) in enumerate(
-        zip(rows.line_no.tolist(), rows.told.to_pylist(), strict=True)
-    ):
-        if reasons := newer.at(line):
-            code[at] = len(told)
-            told.append(reasons)
-            continue
-        if text not in known:
-            known[text] = len(told)
-            told.append(
-                tuple(
-                    Reason(r["rule"], r["message"], r["column"], r["value"], r["expected"])
-                    for r in json.loads(text)
-                )
-            )
-        code[at] = known[text]
+    told, code = newer.of(rows.line_no)
+    older = np.flatnonzero(code < 0)
+    stored = rows.told.take(pa.array(older)).dictionary_encode()
+    code[older] = len(told) + stored.indices.to_numpy()
+    for text in stored.dictionary.to_pylist():
+        records: list[ReasonRecord] = json.loads(text)
+        told.append(tuple(Reason(**record) for record in records))
     return Rejects(np.zeros(len(rows), np.int64), rows.line_no, rows.exact, told, code)
 
 

@@ -232,7 +232,7 @@ class Repair:
         found = self._cursor.fetchone()
         return found[0] if found else None
 
-    def open_rows(self, file_id: int, *, rule: str | None, after: int) -> RejectedRows:
+    def open_rows(self, file_id: int, rule: str | None, after: int) -> RejectedRows:
         """Return open rows of a file after a line, some at a time: nobody else takes them."""
         from pipeline.store import rejected
 
