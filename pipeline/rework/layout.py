@@ -144,7 +144,7 @@ class Layout:
         told = rows.told.dictionary_encode()
         both = [
             _reasons(text, changed, mark)
-            for changed in (False, True)
+            for changed in ((False, True) if made_plain.any() else (False,))
             for text in told.dictionary.to_pylist()
         ]
         code = told.indices.to_numpy() + made_plain * len(told.dictionary)
