@@ -102,3 +102,34 @@ def test_long_rows_are_read_in_smaller_pages(
     assert [row.exact for row in some.rows] == whole.exact.to_pylist()
     assert some.told.to_pylist() == whole.told.to_pylist()
     assert shop.bench.rows_at(entry.file_id, []).rows == []
+
+
+def test_a_replay_page_by_page_is_as_one_at_once(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shop.site.load(sds(*[bad(row // 3) for row in range(1_200)])).state == "loaded"
+    # More than are named one by one. Of three: one, its duplicate, and one that contradicts them
+    # or is left as it was.
+    lines = range(2, 1_202)
+    cells = {line: {"P1": "9" if (line - 2) % 3 < 2 else "8"} for line in lines}
+    shop.site.edited = True
+    shop.repair({line: cell for line, cell in cells.items() if line % 6 != 4})
+    one = shop.replay(dry=True)
+
+    monkeypatch.setattr(rejected, "BYTES", 5_000)
+    assert len(list(shop.bench.open_rows(shop.entry().file_id))) > 5
+    many = shop.replay(dry=True)
+    told = [
+        [(v.line_no, v.became, v.row, [reason.rule for reason in v.reasons]) for v in done.verdicts]
+        for done in (one, many)
+    ]
+    assert told[0] == told[1]
+    done = shop.replay()
+    assert done.lines("loaded") == list(lines[::3])
+    assert done.lines("duplicate") == list(lines[1::3])
+    assert done.lines("failing") == list(lines[2::3])
+    assert [line for line, state in shop.states().items() if state == "open"] == list(lines[2::3])
+    header, *rows = read(shop.sheet())
+    number, why = header.index("line_no"), header.index("reasons")
+    assert [int(row[number]) for row in rows] == list(lines[2::3])
+    assert ["same sensor and time" in row[why] for row in rows] == [False, True] * 200
