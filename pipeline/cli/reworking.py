@@ -7,6 +7,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline import memory
 from pipeline.cli import tables
 from pipeline.cli.quarantine import require_choice, settings_for
@@ -14,6 +16,7 @@ from pipeline.cli.session import database, make_folders, print_json
 from pipeline.cli.settings import start_log
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
+from pipeline.core.records import Ints
 from pipeline.errors import ConfigurationError
 from pipeline.rework import discard as discarding
 from pipeline.rework import refused as refusals
@@ -131,16 +134,16 @@ def _show_replayed(console: Console, one: Replayed, *, dry: bool, limit: int) ->
     entry = one.entry
     console.print(f"[bold]{escape(entry.name)}[/] (file {entry.file_id})", highlight=False)
     say, twice = _SAY[dry]
-    loaded, double = one.lines("loaded"), one.lines("duplicate")
+    loaded, double = one.outcomes.lines("loaded"), one.outcomes.lines("duplicate")
     where = f" as file {one.file_id}" if one.file_id is not None else ""
-    if loaded:
+    if len(loaded):
         told = f"{len(loaded):,} {say}{where}: {_span(loaded)}"
         tables.say(console, f"  [green]✓[/] {told}")
-    if double:
+    if len(double):
         told = f"{len(double):,} {twice} of what is stored, so repaired too: {_span(double)}"
         tables.say(console, f"  [green]✓[/] {told}")
-    failing = one.lines("failing")
-    if failing:
+    failing = one.outcomes.lines("failing")
+    if len(failing):
         told = f"{len(failing):,} still fail: {_span(failing)}"
         tables.say(console, f"  [red]✗[/] {told}")
     # Those that somebody has worked on come first.
@@ -182,16 +185,14 @@ def _show_problems(console: Console, problems: Iterable[Problem]) -> None:
         tables.say(console, f"  {mark} {escape(str(problem))}")
 
 
-def _span(lines: Sequence[int]) -> str:
+def _span(lines: Sequence[int] | Ints) -> str:
     """Return for example `lines 4, 7–9 and 20 more`."""
-    runs: list[tuple[int, int]] = []
-    for line in lines:
-        if runs and line == runs[-1][1] + 1:
-            runs[-1] = runs[-1][0], line
-        else:
-            runs.append((line, line))
-    told = ", ".join(f"{a:,}" if a == b else f"{a:,}–{b:,}" for a, b in runs[:12])
-    rest = sum(b - a + 1 for a, b in runs[12:])
+    numbers = np.asarray(lines, np.int64)
+    starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 2) != 1)
+    ends = np.append(starts[1:], len(numbers)) - 1
+    runs = list(zip(numbers[starts[:12]].tolist(), numbers[ends[:12]].tolist(), strict=True))
+    told = ", ".join(f"{a:,}" if a == b else f"{a:,}–{b:,}" for a, b in runs)
+    rest = len(numbers) - sum(b - a + 1 for a, b in runs)
     return f"line{'s' if len(lines) > 1 else ''} {told}" + (f" and {rest:,} more" if rest else "")
 
 

@@ -11,14 +11,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import overload
 
 from pipeline.contract import MAX_ID, Contract, Model, Quantity, Reason
-from pipeline.contract.schemas import time_window
+from pipeline.contract.schemas import Named, time_window
 from pipeline.contract.timestamps import parse_time
 from pipeline.visible import visible
 
 _SHOWN = 80
+_REMEMBERED = 8_192  # texts: some megabytes at most
 _NOT_FINITE = {"nan", "inf", "infinity"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 # Written so that no text, however long, can make it go back: cells come from strangers.
@@ -41,14 +43,28 @@ _DATE_AS_VALUE = re.compile(
 )
 
 
+def explainer(contract: Contract, model: Model, now: datetime) -> Explainer:
+    """Return who explains the failing cells of a model's rows; for the next block the same."""
+    return _explainer(contract.version, Named(contract, model), now)
+
+
+@lru_cache(maxsize=8)
+def _explainer(_version: str, named: Named, now: datetime) -> Explainer:
+    return Explainer(named.contract, named.model, now)
+
+
 class Explainer:
-    """Explains the failing cells of one model's rows."""
+    """Explains the failing cells of one model's rows.
+
+    A file repeats few texts many times: what was said of a short one is remembered.
+    """
 
     def __init__(self, contract: Contract, model: Model, now: datetime) -> None:
         self._contract = contract
         self._model = model
         self._window = time_window(now.astimezone(UTC))
         self._accepted: dict[str, str] = {}
+        self._known: dict[tuple[str, str | None], Reason] = {}
 
     def explain(self, column: str, text: str | None) -> Reason:
         """Return the reason why a cell failed.
@@ -57,9 +73,15 @@ class Explainer:
             column: the file's column, or `lat,lon` for the place as a whole.
             text: what the cell holds; None when it is empty.
         """
+        if (known := self._known.get((column, text))) is not None:
+            return known
         reason = self._work_out(column, text)
         message = visible(reason.message)
-        return reason if message == reason.message else replace(reason, message=message)
+        if message != reason.message:
+            reason = replace(reason, message=message)
+        if len(self._known) < _REMEMBERED and (text is None or len(text) <= _SHOWN):
+            self._known[column, text] = reason
+        return reason
 
     def _work_out(self, column: str, text: str | None) -> Reason:
         if column == "lat,lon":

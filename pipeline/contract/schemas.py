@@ -49,7 +49,7 @@ def reading_schema(contract: Contract, model: Model, now: datetime) -> pa.DataFr
         model: the sensor model.
         now: the present, for the latest accepted time, in UTC.
     """
-    return _schema(contract.version, _Key(contract, model), now.replace(second=0, microsecond=0))
+    return _schema(contract.version, Named(contract, model), now.replace(second=0, microsecond=0))
 
 
 def failing_cells(
@@ -107,7 +107,7 @@ def _failed(check: pa.Check, given: pd.Series | pd.DataFrame) -> npt.NDArray[np.
     return failed.astype(np.int64)
 
 
-class _Key:
+class Named:
     """A contract and model that compare by name: the version stands for the whole contract."""
 
     def __init__(self, contract: Contract, model: Model) -> None:
@@ -118,11 +118,11 @@ class _Key:
         return hash(self.model.name)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.model.name == self.model.name
+        return isinstance(other, Named) and other.model.name == self.model.name
 
 
 @lru_cache(maxsize=64)
-def _schema(_version: str, key: _Key, now: datetime) -> pa.DataFrameSchema:
+def _schema(_version: str, key: Named, now: datetime) -> pa.DataFrameSchema:
     earliest, latest = (pd.Timestamp(t).tz_localize(None) for t in time_window(now))
     columns = {
         "sensor_id": pa.Column("int64", pa.Check.in_range(1, MAX_ID, name=RANGE)),

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.contract import MAX_ID, Contract, Model, Reason
-from pipeline.contract.explain import Explainer, shortened
+from pipeline.contract.explain import Explainer, explainer, shortened
 from pipeline.contract.header import header_again
 from pipeline.contract.models import NOT_STORED_TYPES
 from pipeline.contract.schemas import EMPTY_ID, UNREADABLE_ID, failing_cells, reading_schema
@@ -81,7 +81,7 @@ def validate(
         schema = reading_schema(contract, model, now)
         failing = failing_cells(schema, frame, model.core)
         if failing:
-            _tell(rows, table, members, failing, Explainer(contract, model, now), findings)
+            _tell(rows, table, members, failing, explainer(contract, model, now), findings)
             good = findings.code[members] < 0
             frame, members = frame[good], members[good]
         schema.validate(frame, lazy=True)

@@ -43,7 +43,7 @@ from pipeline.rework.sheet import (
 from pipeline.spreadsheet import restored
 from pipeline.steps.quarantine import LEADING, fields, own_names, written
 from pipeline.store.read.entries import Entry
-from pipeline.store.rejected import RejectedRow, RejectedRows
+from pipeline.store.rejected import RejectedRow, RejectedRows, Told
 
 _CHUNK = 20_000
 _MISSES = 3  # blocks that are not as they were written, before no more are expected to be
@@ -54,7 +54,7 @@ _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 class Stored(Protocol):
     """Who knows the rows of a file: a `Workbench`."""
 
-    def open_rows(self, file_id: int, *, messages: bool) -> Generator[RejectedRows]:
+    def open_rows(self, file_id: int, *, told: Told) -> Generator[RejectedRows]:
         """Yield all open rows of a file, in its order, some thousands at a time."""
 
     def rows_at(self, file_id: int, lines: Sequence[int]) -> RejectedRows:
@@ -76,7 +76,7 @@ def edits(sheet: Sheet, entry: Entry, headers: Headers, rows: Stored) -> Edits:
     """
     reading = _Reading(sheet, entry, headers)
     misses = 0 if reading.layout else _MISSES
-    with closing(rows.open_rows(entry.file_id, messages=True)) as waiting:
+    with closing(rows.open_rows(entry.file_id, told="messages")) as waiting:
         for piece in sheet.pieces(entry.file_id):
             rest: Piece | None = piece
             while rest is not None:
@@ -147,7 +147,7 @@ class _Reading:
         """Take open rows if a piece begins with just these; return what comes after them."""
         if self.layout is None:
             return None
-        text = self.layout.written(block).encode()
+        text = self.layout.written(block)
         if not self._sheet.beginning(piece, text):
             return None
         after = piece.start + len(text)
@@ -199,7 +199,7 @@ class _Reading:
         self._rows.append(np.array([row.row for row in chunk], np.int64))
         places = {number: at for at, number in enumerate(stored.line_no.tolist())}
         layout = self.layout
-        shown = layout.texts(stored)[0] if layout else []
+        shown = layout.texts(stored)[0].to_pylist() if layout else []
         states = stored.state
         present: list[int] = []
         changed: list[tuple[int, int, bytes]] = []

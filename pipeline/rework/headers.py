@@ -83,13 +83,13 @@ def as_block(header: Header, numbers: Ints, lines: pa.Array) -> Block:
 
 
 def text_of_lines(lines: pa.Array) -> bytes:
-    """Return lines, given as bytes, as a text: each with its end."""
+    """Return lines, given as text or as bytes, as one text: each with its end."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ended = pc.binary_join_element_wise(
-        lines, pa.scalar(b"", pa.binary()), pa.scalar(b"\n", pa.binary())
-    )
+    # What makes the end of a line, and what stands between the two.
+    ends = [pa.scalar(each, pa.binary()).cast(lines.type) for each in (b"", b"\n")]
+    ended = pc.binary_join_element_wise(lines, *ends)
     offsets = np.frombuffer(ended.buffers()[1], np.int32)[ended.offset :]
     letters = ended.buffers()[2]
     if letters is None:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline.contract.header import Header
 from pipeline.core.records import Bools, Ints
+from pipeline.rework.headers import text_of_lines
 from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Sheet
 from pipeline.spreadsheet import plain, restored
 from pipeline.steps.quarantine import (
@@ -70,7 +71,7 @@ class Layout:
             return cls.of_export(entry, header, sheet.delimiter, names)
         return None
 
-    def texts(self, rows: RejectedRows) -> tuple[list[str], Ints]:
+    def texts(self, rows: RejectedRows) -> tuple[pa.Array, Ints]:
         """Return each row's own columns as they are written, as it stands now.
 
         Returns:
@@ -79,7 +80,7 @@ class Layout:
         texts, made_plain = shown(rows.present, rows.line_no, self.header)
         own = own_names(self.header)
         if self.names is None or self._as_in_the_file(texts, own):
-            return texts.to_pylist(), made_plain
+            return texts, made_plain
         nothing = len(own)
         places = {name: place for place, name in enumerate(own)}
         pick = itemgetter(*(places.get(name, nothing) for name in (*self.names, "")))
@@ -88,7 +89,8 @@ class Layout:
             self._exported(line, own, pick, careful=care)
             for line, care in zip(rows.present.to_pylist(), careful, strict=True)
         ]
-        return [text for text, _ in found], np.array([changed for _, changed in found], np.int64)
+        each = pa.array([text for text, _ in found], pa.string())
+        return each, np.array([changed for _, changed in found], np.int64)
 
     def fitting(self, rows: RejectedRows, most: int) -> RejectedRows:
         """Return the rows that have at most so many fields more than their header."""
@@ -135,22 +137,22 @@ class Layout:
         shown = list(map(plain, row))
         return written(shown, self.delimiter)[:-1], shown != row
 
-    def written(self, rows: RejectedRows) -> str:
+    def written(self, rows: RejectedRows) -> bytes:
         """Return rows as lines of the sheet; their reasons are given as sentences."""
-        lead, mark = self.lead, self.delimiter
+        mark = self.delimiter
         texts, made_plain = self.texts(rows)
-        return "".join(
-            [
-                f"{lead}{number}{mark}{_reasons(told, bool(changed), mark)}{mark}{own}\n"
-                for number, told, changed, own in zip(
-                    rows.line_no.tolist(),
-                    rows.told.to_pylist(),
-                    made_plain.tolist(),
-                    texts,
-                    strict=True,
-                )
-            ]
-        )
+        told = rows.told.dictionary_encode()
+        both = [
+            _reasons(text, changed, mark)
+            for changed in ((False, True) if made_plain.any() else (False,))
+            for text in told.dictionary.to_pylist()
+        ]
+        code = told.indices.to_numpy() + made_plain * len(told.dictionary)
+        reasons = pa.array(both, pa.string()).take(pa.array(code))
+        number = rows.table["line_no"].combine_chunks().cast(pa.string())
+        if self.lead:
+            number = pc.binary_join_element_wise(self.lead, number, "")
+        return text_of_lines(pc.binary_join_element_wise(number, reasons, texts, mark))
 
     def number_in(self, text: str) -> int | None:
         """Return the line number of a row of this file; None when it is not plain to see."""
@@ -178,7 +180,6 @@ class Layout:
         return _one_cell(self.delimiter).fullmatch(reasons) is not None
 
 
-@lru_cache(maxsize=4096)
 def _reasons(text: str, made_plain: bool, delimiter: str) -> str:
     text = with_reasons(text, made_plain=made_plain)
     if delimiter in text or '"' in text or "\r" in text or "\n" in text:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import pickle
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.contract import Reason
 from pipeline.core.records import Ints
+from pipeline.core.rejected import Rejected
 from pipeline.errors import DiskTrouble
 
 Became = Literal["loaded", "duplicate", "failing"]
@@ -56,14 +58,16 @@ class Judgement:
         became: for each its position in `BECAME`.
         rows: where each stands in the sheet; 0 for those that nobody edited.
         texts: the lines as they were judged, as bytes.
-        reasons: position → why the row fails.
+        told: what is wrong with rows, each a tuple of reasons.
+        code: for each row that fails, its position in `told`; −1 for the others.
     """
 
     lines: Ints
     became: npt.NDArray[np.int8]
     rows: Ints
-    texts: Any
-    reasons: dict[int, tuple[Reason, ...]]
+    texts: pa.Array
+    told: Sequence[tuple[Reason, ...]]
+    code: Ints
 
 
 @dataclass
@@ -99,18 +103,13 @@ class Outcomes:
         if self._details is None:
             self._details = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
             weakref.finalize(self, self._details.close)
-        texts = some.texts.take(at).to_pylist()
-        block = [
-            (line, became, row, text, some.reasons.get(position, ()))
-            for position, line, became, row, text in zip(
-                at.tolist(),
-                some.lines[at].tolist(),
-                some.became[at].tolist(),
-                some.rows[at].tolist(),
-                texts,
-                strict=True,
-            )
+        # As plain tuples: an object of ours takes many times as long.
+        told = [
+            [(r.rule, r.message, r.column, r.value, r.expected) for r in reasons]
+            for reasons in some.told
         ]
+        columns = (some.lines[at], some.became[at], some.rows[at], some.code[at])
+        block = (*columns, some.texts.take(pa.array(at)), told)
         try:
             pickle.dump(block, self._details, pickle.HIGHEST_PROTOCOL)
         except OSError as error:
@@ -133,23 +132,30 @@ class Outcomes:
 
     def verdicts(self) -> Iterator[Verdict]:
         """Yield what is known of each row that fails, and of the others if they are detailed."""
-        for line, became, row, text, reasons in self._each():
-            yield Verdict(
-                line,
-                BECAME[became],
-                row > 0,
-                row or None,
-                text.decode(errors="replace"),
-                reasons,
-            )
+        for some in self._each():
+            columns = (some.lines, some.became, some.rows, some.code)
+            for at, (line, became, row, code) in enumerate(
+                zip(*(column.tolist() for column in columns), strict=True)
+            ):
+                yield Verdict(
+                    line,
+                    BECAME[became],
+                    row > 0,
+                    row or None,
+                    some.texts[at].as_py().decode(errors="replace"),
+                    some.told[code] if code >= 0 else (),
+                )
 
-    def failing(self) -> Iterator[tuple[int, tuple[Reason, ...]]]:
-        """Yield line number and reasons of each row that fails, by line."""
-        for line, became, _, _, reasons in self._each():
-            if became == FAILING:
-                yield line, reasons
+    def failing(self) -> Iterator[Rejected]:
+        """Yield the rows that fail, by line, many at a time."""
+        for some in self._each():
+            at = np.flatnonzero(some.became == FAILING)
+            if len(at):
+                texts = some.texts.take(pa.array(at))
+                file = np.zeros(len(at), np.int64)
+                yield Rejected(file, some.lines[at], texts, some.told, some.code[at])
 
-    def _each(self) -> Iterator[tuple[int, int, int, bytes, tuple[Reason, ...]]]:
+    def _each(self) -> Iterator[Judgement]:
         if self._details is None:
             return
         at = 0
@@ -157,8 +163,11 @@ class Outcomes:
             # Two may read by turns: each finds its own place again.
             self._details.seek(at)
             try:
-                block = pickle.load(self._details)  # noqa: S301  # we have written it ourselves
+                lines, became, rows, code, texts, told = pickle.load(  # noqa: S301  # our own
+                    self._details
+                )
             except EOFError:
                 return
             at = self._details.tell()
-            yield from block
+            reasons = [tuple(Reason(*reason) for reason in each) for each in told]
+            yield Judgement(lines, became, rows, texts, reasons, code)

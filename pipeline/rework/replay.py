@@ -8,41 +8,53 @@ killed, leave each row either open or brought back once. What still fails stays 
 A dry run is the same transaction, rolled back: what it says is what would happen.
 
 Rows come from the database some thousands at a time, in the order of their lines, and are judged
-and loaded as a block, as a file's are. So memory does not grow with their number.
+and loaded as a block, as a file's are. So memory does not grow with their number. The database is
+at work all the time, in a thread of its own: while it loads some, the next are being judged.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
 from pipeline import __version__, logs
 from pipeline.clock import Clock
 from pipeline.config import Settings
-from pipeline.contract import Contract, Reason
+from pipeline.contract import Contract
 from pipeline.contract.explain import conflict
 from pipeline.core import aggregate
-from pipeline.core.aggregate import Summary
 from pipeline.core.normalise import settle
-from pipeline.core.process import Group, Processed, process
-from pipeline.core.records import Bools, Ints, RejectedRow
+from pipeline.core.process import Group, Processed
+from pipeline.core.records import Columns, Ints, RejectedRow
 from pipeline.core.rejected import Rejected, joined
 from pipeline.errors import FileRefused
 from pipeline.rework import sheets, sources
 from pipeline.rework.changes import Changes, Edits
 from pipeline.rework.edits import edits
 from pipeline.rework.headers import Headers, as_blocks, text_of_lines
-from pipeline.rework.outcomes import DUPLICATE, LOADED, Became, Judgement, Outcomes, Verdict
+from pipeline.rework.outcomes import (
+    DUPLICATE,
+    FAILING,
+    LOADED,
+    Became,
+    Judgement,
+    Outcomes,
+    Verdict,
+)
 from pipeline.rework.patience import patiently
 from pipeline.rework.sheet import Problem, Sheet, Unreadable, decode
 from pipeline.store.ledger import FileRow
 from pipeline.store.load import Landed, Load, Store, Stored
+from pipeline.store.parts import Copy
 from pipeline.store.read.entries import Entry
 from pipeline.store.rejected import RejectedRows
 from pipeline.store.rework import Repair, Workbench
@@ -85,6 +97,47 @@ class Replayed:
         """Whether something that a person has edited was not taken."""
         failing = self.outcomes.edited_failing > 0
         return failing or any(not problem.harmless for problem in self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Rows that were judged, on their way to the database.
+
+    Attributes:
+        lines: their line numbers, ascending.
+        texts: the lines as they were judged, as bytes.
+        same: whether each is as it stood in its file.
+        sheet_rows: where each stands in the sheet; 0 for those that nobody edited.
+        judged: what is known of them, a block for each header.
+        copies: what the database is to be given.
+    """
+
+    lines: Ints
+    texts: pa.Array
+    same: pa.Array
+    sheet_rows: Ints
+    judged: Sequence[Processed]
+    copies: Sequence[Copy]
+
+    @property
+    def groups(self) -> Iterator[tuple[Processed, Group]]:
+        """The groups of all blocks, in the order in which they are loaded."""
+        return ((block, group) for block in self.judged for group in block.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """Rows that the database has.
+
+    Attributes:
+        page: the rows.
+        landed: what became of the readings of each group.
+        judgement: what became of the rows.
+    """
+
+    page: _Page
+    landed: Sequence[Landed]
+    judgement: Judgement
 
 
 class _RolledBack(Exception):  # the way out of a transaction that must not commit
@@ -267,31 +320,46 @@ class _Attempt:
         return self._sent
 
     def _all(self, load: Load, repair: Repair) -> None:
+        """Judge and load all that is meant, some rows at a time.
+
+        While the database has some, and looks for more, the next are judged.
+        """
         # A number that is never committed would only leave a gap.
         self._row.file_id = 0 if self._dry else load.file_ids(1)[0]
         self._ids: Ints = np.array([self._row.file_id], np.int64)
-        wanted = self._lines
-        if wanted is not None and len(wanted) < _FEW:
-            # Many are sooner picked from all that is open than named one by one.
-            rows = repair.open_rows_at(self._entry.file_id, wanted.tolist(), self._rule)
-            if len(rows):
-                self._block(load, repair, rows)
-        else:
-            after = 0
-            while len(rows := repair.open_rows(self._entry.file_id, rule=self._rule, after=after)):
-                after = int(rows.line_no[-1])
-                meant = rows if wanted is None else rows.where(np.isin(rows.line_no, wanted))
-                if len(meant):
-                    self._block(load, repair, meant)
+        at_work: deque[Future[_Done]] = deque()
+        for rows in self._pages(load, repair):
+            page = self._judged(load, rows)
+            at_work.append(load.later(partial(self._store_page, load, repair, page)))
+            if len(at_work) > 1:
+                self._note(load, at_work.popleft().result())
+        for last in at_work:
+            self._note(load, last.result())
         if not self._row.rows_read:
             return
         self._row.sha256 = self._digest.hexdigest()
-        if hourly := self._hourly.take():
-            load.hourly(hourly)
-        load.finish([self._row], self._by_file.take(), self._ids)
+        self._store_hours(load, self._hourly.take())
+        load.later(partial(load.finish, [self._row], self._by_file.take(), self._ids)).result()
 
-    def _block(self, load: Load, repair: Repair, rows: RejectedRows) -> None:
-        """Judge some rows, load what passes, and note what became of them."""
+    def _pages(self, load: Load, repair: Repair) -> Iterator[RejectedRows]:
+        """Yield the open rows that are meant; the next are asked for before some are yielded."""
+        file_id, wanted = self._entry.file_id, self._lines
+        if wanted is not None and len(wanted) < _FEW:
+            # Many are sooner picked from all that is open than named one by one.
+            named = partial(repair.open_rows_at, file_id, wanted.tolist(), self._rule)
+            if len(rows := load.later(named).result()):
+                yield rows
+            return
+        after_line = partial(repair.open_rows, file_id, self._rule)
+        page = load.later(partial(after_line, 0))
+        while len(rows := page.result()):
+            page = load.later(partial(after_line, int(rows.line_no[-1])))
+            meant = rows if wanted is None else rows.where(np.isin(rows.line_no, wanted))
+            if len(meant):
+                yield meant
+
+    def _judged(self, load: Load, rows: RejectedRows) -> _Page:
+        """Do what needs no database."""
         lines = rows.line_no
         edited, at = self._edits.at(lines)
         texts = rows.present
@@ -300,76 +368,80 @@ class _Attempt:
             which[edited] = at
             changed = self._edits.texts.take(pa.array(which, mask=~edited))
             texts = pa.compute.coalesce(changed, texts)
-        became, reasons = self._judged(load, lines, texts)
-        back = became > 0
-        if back.any():
-            self._bring_back(repair, rows, texts, back)
-            self._row.rows_duplicate += int(np.count_nonzero(became == DUPLICATE))
         sheet_rows = np.zeros(len(lines), np.int64)
         sheet_rows[edited] = self._edits.rows[at]
-        some = Judgement(lines, became, sheet_rows, texts, reasons)
-        self._outcomes.add(some, detailed=len(self._outcomes) + len(lines) <= _DETAILED)
+        judged = [
+            process(block, self._replay._contract, self._now)
+            for block in as_blocks(self._headers, lines, texts)
+        ]
+        readings = [group.readings for block in judged for group in block.groups]
+        same = pa.compute.equal(texts, rows.exact)
+        return _Page(lines, texts, same, sheet_rows, judged, load.copies(readings, self._ids))
 
-    def _bring_back(self, repair: Repair, rows: RejectedRows, texts: pa.Array, back: Bools) -> None:
-        chosen = pa.array(back)
-        lines, came = rows.line_no[back], texts.filter(chosen)
-        whole = text_of_lines(
-            pa.compute.binary_join_element_wise(
-                pa.array(lines).cast(pa.string()).cast(pa.binary()), came, _TAB
-            )
-        )
-        self._digest.update(whole)
-        self._row.bytes += int(pa.compute.sum(pa.compute.binary_length(came)).as_py()) + len(lines)
-        self._row.rows_read += len(lines)
-        same = pa.compute.equal(came, rows.exact.filter(chosen))
-        repair.repaired(
-            self._entry.file_id,
-            lines,
-            pa.compute.if_else(same, None, came).cast(pa.string()),
-            self._row.file_id,
-            self._replay._by,
-        )
-
-    def _judged(
-        self, load: Load, lines: Ints, texts: pa.Array
-    ) -> tuple[npt.NDArray[np.int8], dict[int, tuple[Reason, ...]]]:
-        """Load what passes; return what became of each row, and position → why it fails."""
-        became = np.zeros(len(lines), np.int8)
-        rejected: list[Rejected] = []
-        for block in as_blocks(self._headers, lines, texts):
-            judged = process(block, self._replay._contract, self._now)
-            rejected += [judged.rejected_rows, *self._loaded(load, judged, lines, became)]
-        every = joined(rejected)
-        at = np.searchsorted(lines, every.line_no)
-        became[at] = 0
-        told = every.told
-        return became, {
-            position: told[code]
-            for position, code in zip(at.tolist(), every.code.tolist(), strict=True)
-        }
-
-    def _loaded(
-        self, load: Load, judged: Processed, lines: Ints, became: npt.NDArray[np.int8]
-    ) -> list[Rejected]:
-        """Load what passes of a block; note what became of it, and return the conflicts."""
-        number = judged.lines.line_no
-        rejected = []
-        for group in judged.groups:
-            landed = load.readings(group.readings, self._ids)
+    def _store_page(self, load: Load, repair: Repair, page: _Page) -> _Done:
+        """Load what passes, and note with the rows what became of them."""
+        landed = load.together(page.copies)
+        became = np.zeros(len(page.lines), np.int8)
+        rejected = [block.rejected_rows for block in page.judged]
+        for (block, group), each in zip(page.groups, landed, strict=True):
+            number = block.lines.line_no
             load.repeated(group.repeats, self._ids)
-            summary = group.summary_of(landed.readings)
-            self._by_file.add(summary.by_file)
-            self._note_hours(load, summary)
-            for span in summary.spans:
-                self._row.add(span)
-            for frame, code in (
+            for frame, what in (
                 (group.readings.frame, DUPLICATE),
                 (group.repeats.frame, DUPLICATE),
-                (landed.readings.frame, LOADED),
+                (each.readings.frame, LOADED),
             ):
-                became[np.searchsorted(lines, number[frame["row"].to_numpy()])] = code
-            rejected.append(Rejected.of(self._conflicts(judged, group, landed)))
-        return rejected
+                became[np.searchsorted(page.lines, number[frame["row"].to_numpy()])] = what
+            rejected.append(Rejected.of(self._conflicts(block, group, each)))
+        every = joined(rejected)
+        at = np.searchsorted(page.lines, every.line_no)
+        became[at] = FAILING
+        code = np.full(len(became), -1)
+        code[at] = every.code
+        back = became != FAILING
+        if back.any():
+            repair.repaired(
+                self._entry.file_id,
+                page.lines[back],
+                pa.compute.if_else(page.same, None, page.texts)
+                .filter(pa.array(back))
+                .cast(pa.string()),
+                self._row.file_id,
+                self._replay._by,
+            )
+        some = Judgement(page.lines, became, page.sheet_rows, page.texts, every.told, code)
+        return _Done(page, landed, some)
+
+    def _note(self, load: Load, done: _Done) -> None:
+        """Count what became of rows."""
+        page, some = done.page, done.judgement
+        back = some.became != FAILING
+        if back.any():
+            self._count(page.lines[back], page.texts.filter(pa.array(back)))
+            self._row.rows_duplicate += int(np.count_nonzero(some.became == DUPLICATE))
+        for (_, group), landed in zip(page.groups, done.landed, strict=True):
+            summary = group.summary_of(landed.readings)
+            self._by_file.add(summary.by_file)
+            self._hourly.add(summary.hourly)
+            if self._hourly.full:
+                until = aggregate.day_reached(summary.hourly)
+                self._store_hours(load, self._hourly.take_before(until))
+            for span in summary.spans:
+                self._row.add(span)
+        detailed = len(self._outcomes) + len(some.lines) <= _DETAILED
+        self._outcomes.add(some, detailed=detailed)
+
+    def _count(self, lines: Ints, texts: pa.Array) -> None:
+        """Count rows that come back."""
+        number = pa.array(lines).cast(pa.string()).cast(pa.binary())
+        whole = text_of_lines(pa.compute.binary_join_element_wise(number, texts, _TAB))
+        self._digest.update(whole)
+        self._row.bytes += int(pa.compute.sum(pa.compute.binary_length(texts)).as_py()) + len(lines)
+        self._row.rows_read += len(lines)
+
+    def _store_hours(self, load: Load, hourly: Columns | None) -> None:
+        if hourly:
+            load.later(partial(load.hourly, hourly))
 
     def _conflicts(self, judged: Processed, group: Group, landed: Landed) -> list[RejectedRow]:
         """Return the rows that contradict what is stored, or an earlier one of them."""
@@ -386,13 +458,6 @@ class _Attempt:
             for stored in landed.conflicts
         ]
         return conflicts
-
-    def _note_hours(self, load: Load, summary: Summary) -> None:
-        self._hourly.add(summary.hourly)
-        if self._hourly.full:
-            hourly = self._hourly.take_before(aggregate.day_reached(summary.hourly))
-            if hourly is not None:
-                load.hourly(hourly)
 
 
 def _where(stored: Stored) -> str:

@@ -7,6 +7,7 @@ sheet, which is understood all the same, and the next command writes it again.
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import json
 import os
@@ -23,6 +24,8 @@ import pyarrow as pa
 from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
 from pipeline.contract.header import MAX_COLUMNS, Header
+from pipeline.contract.rules import ReasonRecord
+from pipeline.core.records import Ints
 from pipeline.core.rejected import Rejected
 from pipeline.errors import ConfigurationError, DiskTrouble, FileRefused
 from pipeline.permissions import FILE_MODE, create, make_folder
@@ -101,7 +104,7 @@ def rewrite(
     bench: Workbench,
     entry: Entry,
     headers: Headers,
-    today: Iterable[tuple[int, tuple[Reason, ...]]] = (),
+    today: Iterable[Rejected] = (),
     seen: Seen | None = None,
 ) -> list[Problem]:
     """Write the CSV and the reason log of a file anew: what is still open, and nothing else.
@@ -111,7 +114,7 @@ def rewrite(
         bench: asks the database.
         entry: the file.
         headers: what names its columns.
-        today: line number and why the row fails now, by line, for rows that were judged again.
+        today: rows that were judged again and why they fail now, by line, some at a time.
         seen: what the sheet holds; None: it is still to be compared.
 
     Returns:
@@ -137,7 +140,7 @@ def rewrite(
     content = Content(_named(path, entry), entry.bytes, entry.sha256, None, (0, 0, 0, 0, 0))
     any_left = False
     changed = seen.changed if seen else Changes()
-    newer = _ByLine(today)
+    newer = _Newer(today)
     with quarantining.quarantine(folder, [content]) as output:
         for rows in bench.open_rows(entry.file_id):
             any_left = True
@@ -160,18 +163,28 @@ def _seen(bench: Workbench, entry: Entry, headers: Headers, path: Path) -> Seen:
     return Seen(sheet.sha256, found.changed, found.surplus)
 
 
-class _ByLine:
-    """Reasons by line, asked for in the order of the lines."""
+class _Newer:
+    """Why rows fail that were judged again, asked for in the order of their lines."""
 
-    def __init__(self, reasons: Iterable[tuple[int, tuple[Reason, ...]]]) -> None:
-        self._reasons = iter(reasons)
-        self._next = next(self._reasons, None)
+    def __init__(self, judged: Iterable[Rejected]) -> None:
+        self._judged = iter(judged)
+        self._at_hand = next(self._judged, None)
 
-    def at(self, line: int) -> tuple[Reason, ...] | None:
-        """Return those of a line; None: there are none."""
-        while self._next is not None and self._next[0] < line:
-            self._next = next(self._reasons, None)
-        return self._next[1] if self._next is not None and self._next[0] == line else None
+    def of(self, lines: Ints) -> tuple[list[tuple[Reason, ...]], Ints]:
+        """Return reasons, and for each line the position of its own; −1: it has none."""
+        told: list[tuple[Reason, ...]] = []
+        code: Ints = np.full(len(lines), -1, np.int64)
+        while (some := self._at_hand) is not None:
+            where = np.searchsorted(some.line_no, lines)
+            where[where == len(some)] = 0
+            has = some.line_no[where] == lines
+            used, own = np.unique(some.code[where[has]], return_inverse=True)
+            code[has] = len(told) + own
+            told += [some.told[each] for each in used.tolist()]
+            if some.line_no[-1] > lines[-1]:
+                break
+            self._at_hand = next(self._judged, None)
+        return told, code
 
 
 def _repaired(rows: RejectedRows, header: Header, changed: Changes) -> dict[int, list[str]]:
@@ -188,27 +201,15 @@ def _repaired(rows: RejectedRows, header: Header, changed: Changes) -> dict[int,
     return shown
 
 
-def _rejects(rows: RejectedRows, newer: _ByLine) -> Rejected:
+def _rejects(rows: RejectedRows, newer: _Newer) -> Rejected:
     """Return rows with what is wrong with them: what was found last."""
-    told: list[tuple[Reason, ...]] = []
-    code = np.empty(len(rows), np.int64)
-    known: dict[str, int] = {}
-    for at, (line, text) in enumerate(
-        zip(rows.line_no.tolist(), rows.told.to_pylist(), strict=True)
-    ):
-        if reasons := newer.at(line):
-            code[at] = len(told)
-            told.append(reasons)
-            continue
-        if text not in known:
-            known[text] = len(told)
-            told.append(
-                tuple(
-                    Reason(r["rule"], r["message"], r["column"], r["value"], r["expected"])
-                    for r in json.loads(text)
-                )
-            )
-        code[at] = known[text]
+    told, code = newer.of(rows.line_no)
+    older = np.flatnonzero(code < 0)
+    stored = rows.told.take(pa.array(older)).dictionary_encode()
+    code[older] = len(told) + stored.indices.to_numpy()
+    for text in stored.dictionary.to_pylist():
+        records: list[ReasonRecord] = json.loads(text)
+        told.append(tuple(Reason(**record) for record in records))
     return Rejected(np.zeros(len(rows), np.int64), rows.line_no, rows.exact, told, code)
 
 
@@ -276,10 +277,11 @@ def export(
             raise ConfigurationError(message)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
         # The byte order mark tells spreadsheets that this is UTF-8.
-        with os.fdopen(descriptor, "w", encoding="utf-8-sig", newline="") as file:
-            file.write(written([FILE_ID, FILE, *LEADING, *map(plain, names)], delimiter))
+        with os.fdopen(descriptor, "wb") as file:
+            head = written([FILE_ID, FILE, *LEADING, *map(plain, names)], delimiter)
+            file.write(codecs.BOM_UTF8 + head.encode())
             for entry in chosen:
-                for every in bench.open_rows(entry.file_id, rule=rule, messages=True):
+                for every in bench.open_rows(entry.file_id, rule=rule, told="messages"):
                     for header, start, end in headers[entry.file_id].runs(every.line_no):
                         rows = every.part(start, end)
                         layout = Layout.of_export(entry, header, delimiter, names)
@@ -318,7 +320,7 @@ def _widest(bench: Workbench, headers: Mapping[int, Headers], rule: str | None) 
             surplus
             for file_id, broken in bench.files_and_rules(rules)
             if file_id in headers
-            for rows in bench.open_rows(file_id, rule=broken)
+            for rows in bench.open_rows(file_id, rule=broken, told="nothing")
             for number, line in zip(rows.line_no.tolist(), rows.present.to_pylist(), strict=True)
             if (surplus := _surplus(line, headers[file_id].at(number))) <= _MOST_SURPLUS
         ),

@@ -1,11 +1,16 @@
-"""Rejected rows as columns: read from the database by the ten thousand, not one by one."""
+"""Rejected rows as columns: read from the database by the ten thousand, not one by one.
+
+The server puts each column of a page into one value, and beside it the length of each cell. So what
+a row costs on its way is what its bytes cost: it is never a message, nor an object, of its own.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import psycopg
@@ -17,23 +22,28 @@ from pipeline.core.records import Ints
 from pipeline.store.sql import statement
 
 ROWS = 20_000  # at a time
+BYTES = 32 << 20  # of text at a time: lines may be long, and no value may have a gigabyte
 
 _TYPES = {
-    "line_no": pa.int64(),
     "line": pa.string(),
     "line_bytes": pa.binary(),
     "told": pa.string(),
-    "state": pa.string(),
-    "replay_file_id": pa.int32(),
     "replay_line": pa.string(),
+    "state": pa.string(),
     "note": pa.string(),
 }
+_OPEN = ("line", "line_bytes", "told", "replay_line")  # the others say that they are open
 _REASONS = "row.reasons::text"
 # What the reasons say to people.
 _MESSAGES = """CASE WHEN jsonb_array_length(row.reasons) = 1 THEN row.reasons -> 0 ->> 'message'
             ELSE (SELECT string_agg(reason ->> 'message', ' | ' ORDER BY position)
                     FROM jsonb_array_elements(row.reasons)
                          WITH ORDINALITY AS each (reason, position)) END"""
+
+
+# What is asked for of the reasons. Taking them out of their column is most of what reading costs.
+Told = Literal["reasons", "messages", "nothing"]
+_TOLD: dict[Told, str] = {"reasons": _REASONS, "messages": _MESSAGES, "nothing": "NULL"}
 
 
 class RejectedRow(NamedTuple):
@@ -141,7 +151,7 @@ def open_rows(
     *,
     rule: str | None = None,
     after: int = 0,
-    messages: bool = False,
+    told: Told = "reasons",
     limit: int = ROWS,
 ) -> RejectedRows:
     """Return open rows of a file, some at a time.
@@ -151,36 +161,85 @@ def open_rows(
         file_id: the file.
         rule: only rows that broke this rule.
         after: only later lines.
-        messages: whether the sentences of the reasons are wanted, not the reasons.
-        limit: how many at most.
+        told: what is wanted of the reasons.
+        limit: how many at most; fewer come if they are long, but at least one.
     """
-    told = _MESSAGES if messages else _REASONS
     # By the key, which has them in order: before a table is analysed, the planner thinks that files
     # are small, and would read and sort all rows of the file for each of the pages.
     cursor.execute("SET LOCAL enable_sort = off")
-    asked = {"file_id": file_id, "rule": rule, "after": after, "limit": limit}
-    found = _fetched(cursor, statement("rejected_open", told=told), asked)
+    asked = {"file_id": file_id, "rule": rule, "after": after, "limit": limit, "bytes": BYTES}
+    found = _fetched(cursor, statement("rejected_open", told=_TOLD[told]), asked, _OPEN)
     cursor.execute("SET LOCAL enable_sort = DEFAULT")
     return found
 
 
 def rows_at(cursor: psycopg.Cursor[Any], file_id: int, lines: Sequence[int]) -> RejectedRows:
     """Return the rows of a file at some of its lines, whatever their state."""
-    asked = {"file_id": file_id, "lines": list(lines)}
-    return _fetched(cursor, statement("rejected_at", told=_REASONS), asked)
+    query = statement("rejected_at", told=_REASONS)
+    left, parts = sorted(lines), []
+    while True:
+        asked = {"file_id": file_id, "lines": left, "bytes": BYTES}
+        found = _fetched(cursor, query, asked, tuple(_TYPES))
+        parts.append(found.table)
+        left = left[bisect_right(left, int(found.line_no[-1])) :] if len(found) else []
+        if not left:
+            return RejectedRows(pa.concat_tables(parts))
 
 
 def open_lines(cursor: psycopg.Cursor[Any], file_id: int) -> Ints:
     """Return the line numbers of all open rows of a file, in its order."""
-    with cursor.connection.cursor(row_factory=tuple_row) as rows:
-        found = rows.execute(statement("rejected_lines").encode(), [file_id]).fetchone()
-    # As one text: a million numbers would take longer one by one.
-    return np.fromstring((found and found[0]) or "", np.int64, sep=" ")
+    with cursor.connection.cursor(row_factory=tuple_row, binary=True) as rows:
+        (held,) = rows.execute(statement("rejected_lines").encode(), [file_id]).fetchone() or (
+            None,
+        )
+    return _numbers(held)
 
 
-def _fetched(cursor: psycopg.Cursor[Any], query: str, asked: dict[str, Any]) -> RejectedRows:
-    with cursor.connection.cursor(row_factory=tuple_row) as rows:
-        found = rows.execute(query.encode(), asked).fetchall()
-    columns = list(zip(*found, strict=True)) or [()] * len(_TYPES)
-    arrays = [pa.array(values, kind) for values, kind in zip(columns, _TYPES.values(), strict=True)]
-    return RejectedRows(pa.table(arrays, names=list(_TYPES)))
+def _fetched(
+    cursor: psycopg.Cursor[Any], query: str, asked: dict[str, Any], names: Sequence[str]
+) -> RejectedRows:
+    cells = ", ".join(
+        f"string_agg(int4send(coalesce(octet_length(row.{name}), -1)), ''::bytea),"
+        f" string_agg(row.{name}, ''::bytea)"
+        for name in names
+    )
+    whole = statement("rejected_columns", cells=cells, rows=query)
+    with cursor.connection.cursor(row_factory=tuple_row, binary=True) as rows:
+        found = rows.execute(whole.encode(), asked).fetchone() or ()
+    numbers, replays, *each = found
+    lines = _numbers(numbers)
+    replay = np.frombuffer(replays or b"", ">i4").astype(np.int32)
+    columns = {
+        "line_no": pa.array(lines),
+        "replay_file_id": pa.array(replay, mask=replay == 0),
+        "state": pa.repeat("open", len(lines)),
+        "note": pa.nulls(len(lines), pa.string()),
+    }
+    for name, lengths, held in zip(names, each[::2], each[1::2], strict=True):
+        columns[name] = _cells(_TYPES[name], lengths or b"", held or b"")
+    return RejectedRows(pa.table(columns))
+
+
+def _numbers(held: bytes | None) -> Ints:
+    """Return line numbers that came one after the other, as the network has them."""
+    numbers: Ints = np.frombuffer(held or b"", ">i8").astype(np.int64)
+    return numbers
+
+
+def _cells(kind: pa.DataType, lengths: bytes, held: bytes) -> pa.Array:
+    """Return cells that came one after the other.
+
+    Args:
+        kind: text or bytes.
+        lengths: the length of each in bytes, as the network has them; negative for null.
+        held: all of them.
+    """
+    each = np.frombuffer(lengths, ">i4")
+    missing = each < 0
+    if missing.all():
+        return pa.nulls(len(each), kind)
+    offsets = np.zeros(len(each) + 1, np.int32)
+    np.cumsum(np.maximum(each, 0), out=offsets[1:])
+    present = pa.array(~missing).buffers()[1] if missing.any() else None
+    buffers = [present, pa.py_buffer(offsets), pa.py_buffer(held)]
+    return pa.Array.from_buffers(kind, len(each), buffers)

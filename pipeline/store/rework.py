@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # listing what waits takes less time without these
     from pipeline.store.copy import Cursor
     from pipeline.store.load import Load, Store
     from pipeline.store.read.reader import Reader
-    from pipeline.store.rejected import RejectedRows
+    from pipeline.store.rejected import RejectedRows, Told
 
 
 class Workbench:
@@ -83,23 +83,21 @@ class Workbench:
             )
 
     def open_rows(
-        self, file_id: int, *, rule: str | None = None, messages: bool = False
+        self, file_id: int, *, rule: str | None = None, told: Told = "reasons"
     ) -> Generator[RejectedRows]:
         """Yield all open rows of a file, some thousands at a time.
 
         Args:
             file_id: the file.
             rule: only rows that broke this rule.
-            messages: whether the sentences of the reasons are wanted, not the reasons.
+            told: what is wanted of the reasons.
         """
         from pipeline.store import rejected
 
         with self._reader.snapshot() as connection, connection.cursor() as cursor:
             after = 0
             while len(
-                rows := rejected.open_rows(
-                    cursor, file_id, rule=rule, after=after, messages=messages
-                )
+                rows := rejected.open_rows(cursor, file_id, rule=rule, after=after, told=told)
             ):
                 yield rows
                 after = int(rows.line_no[-1])
@@ -143,11 +141,11 @@ class Repair:
         found = self._cursor.fetchone()
         return found[0] if found else None
 
-    def open_rows(self, file_id: int, *, rule: str | None, after: int) -> RejectedRows:
+    def open_rows(self, file_id: int, rule: str | None, after: int) -> RejectedRows:
         """Return open rows of a file after a line, some at a time: nobody else takes them."""
         from pipeline.store import rejected
 
-        return rejected.open_rows(self._cursor, file_id, rule=rule, after=after)
+        return rejected.open_rows(self._cursor, file_id, rule=rule, after=after, told="nothing")
 
     def open_rows_at(self, file_id: int, lines: Sequence[int], rule: str | None) -> RejectedRows:
         """Return open rows of a file at some of its lines; they stay open until we commit."""
