@@ -33,7 +33,7 @@ from pipeline.contract import Contract
 from pipeline.contract.explain import conflict
 from pipeline.core import aggregate
 from pipeline.core.normalise import settle
-from pipeline.core.process import Group, Processed
+from pipeline.core.process import Group, Processed, process
 from pipeline.core.records import Columns, Ints, RejectedRow
 from pipeline.core.rejected import Rejected, joined
 from pipeline.errors import FileRefused
