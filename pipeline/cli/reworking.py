@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline import memory
 from pipeline.cli import tables
@@ -16,7 +17,6 @@ from pipeline.cli.session import database, make_folders, print_json
 from pipeline.cli.settings import start_log
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
-from pipeline.core.records import Ints
 from pipeline.errors import ConfigurationError
 from pipeline.rework import discard as discarding
 from pipeline.rework import refused as refusals
@@ -185,7 +185,7 @@ def _show_problems(console: Console, problems: Iterable[Problem]) -> None:
         tables.say(console, f"  {mark} {escape(str(problem))}")
 
 
-def _span(lines: Sequence[int] | Ints) -> str:
+def _span(lines: Sequence[int] | npt.NDArray[np.int64]) -> str:
     """Return for example `lines 4, 7–9 and 20 more`."""
     numbers = np.asarray(lines, np.int64)
     starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 2) != 1)
