@@ -16,8 +16,8 @@ import pytest
 
 from tests.faults.harness import Contents, File, Site, contents, invariants, wait_for
 
-# Real processes, real kills: minutes, not seconds.
-pytestmark = pytest.mark.slow
+# Real processes, real kills: minutes, not seconds; but for a short one, which all run.
+slow = pytest.mark.slow
 
 MakeSite = Callable[..., Site]
 
@@ -39,6 +39,7 @@ def kills(site: Site, number: int, rng: random.Random, *, longest: float, by_exe
     return busy
 
 
+@slow
 def test_kills_at_random_leave_what_one_undisturbed_run_leaves(
     make_site: MakeSite, small: list[File], expected: Contents
 ) -> None:
@@ -49,7 +50,7 @@ def test_kills_at_random_leave_what_one_undisturbed_run_leaves(
     invariants(site, expected)
 
 
-@pytest.mark.slow
+@slow
 def test_two_hundred_kills_while_300_000_rows_are_loaded(
     make_site: MakeSite, big: list[File], expected_of_big: Contents
 ) -> None:
@@ -74,6 +75,7 @@ def crash_at(site: Site, crash: str) -> None:
     assert site.buried() == -signal.SIGKILL, site.output()
 
 
+@slow
 def test_two_that_drain_the_same_folder_load_everything_once(
     make_site: MakeSite, small: list[File], expected: Contents
 ) -> None:
@@ -105,7 +107,11 @@ def crash_and_restart(site: Site, files: list[File], crashes: Sequence[str]) -> 
     site.drain()
 
 
-@pytest.mark.parametrize("crashes", [QUARANTINE, TRANSACTION, MOVES], ids=" ".join)
+@pytest.mark.parametrize(
+    "crashes",
+    [pytest.param(QUARANTINE, marks=slow), TRANSACTION, pytest.param(MOVES, marks=slow)],
+    ids=" ".join,
+)
 def test_killed_at_one_point_after_the_other(
     make_site: MakeSite, small: list[File], expected: Contents, crashes: tuple[str, ...]
 ) -> None:
@@ -114,7 +120,7 @@ def test_killed_at_one_point_after_the_other(
     invariants(site, expected)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("crash", [*QUARANTINE, *TRANSACTION, *MOVES, "mid-copy:1", "mid-copy:7"])
 def test_killed_at_one_point(
     make_site: MakeSite, small: list[File], expected: Contents, crash: str
@@ -133,9 +139,10 @@ def other_filesystem(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+@slow
 @pytest.mark.parametrize(
     "crashes",
-    [MOVES_ACROSS, *(pytest.param((crash,), marks=pytest.mark.slow) for crash in MOVES_ACROSS)],
+    [MOVES_ACROSS, *((crash,) for crash in MOVES_ACROSS)],
     ids=" ".join,
 )
 def test_killed_while_a_file_is_moved_to_another_filesystem(
@@ -151,6 +158,7 @@ def test_killed_while_a_file_is_moved_to_another_filesystem(
     invariants(site, expected)
 
 
+@slow
 @pytest.mark.parametrize("policy", ["keep", "gzip", "delete"])
 @pytest.mark.parametrize("crash", ["aside:1", "aside-newer:1"])
 def test_killed_while_a_file_is_aside(make_site: MakeSite, crash: str, policy: str) -> None:
