@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 Line = tuple[str, int]  # file name and line number
 
-# Both raw tables, and a model with fault codes of its own (DS18B20). A third of the month is enough
-# for faults of every kind; the whole of it comes in the long run.
+# Both raw tables, and a model with fault codes of its own (DS18B20). Some days are enough for
+# faults of every kind; the whole month comes in the long run.
 SMALL = Simulation(
     sensors=1,
     start=date(2018, 1, 1),
-    days=10,
+    days=5,
     models=("sds011", "bme280", "ds18b20"),
-    fault_rate=0.02,
+    fault_rate=0.04,
 )
-LARGE = replace(SMALL, sensors=30, days=31, models=("sds011", "bme280"), seed=3)
+LARGE = replace(SMALL, sensors=30, days=31, models=("sds011", "bme280"), fault_rate=0.02, seed=3)
 CONFLICT: Broken = frozenset({(None, "conflict")})
 MONTHS = {
     dialect: [
@@ -128,7 +128,7 @@ def test_the_month_has_faults_of_every_kind(month: Month) -> None:
         assert month.kinds.keys() == FAULT_KINDS.keys() - ARCHIVE_ONLY
     rows = sum(book.read for book in month.oracle.books.values())
     assert rows > 1_000 * month.simulation.days
-    assert month.kinds.total() == pytest.approx(0.02 * rows, rel=0.05)
+    assert month.kinds.total() == pytest.approx(month.simulation.fault_rate * rows, rel=0.05)
 
 
 def test_quarantine_holds_what_the_manifest_says(month: Month, loaded: Home) -> None:
