@@ -63,7 +63,9 @@ def quarantined_bytes(site: Site, name: str) -> int:
 
 
 @pytest.mark.parametrize("kind", RUBBISH)
-@pytest.mark.parametrize("packed", [True, False], ids=["gzip", "plain"])
+@pytest.mark.parametrize(
+    "packed", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["gzip", "plain"]
+)
 def test_rubbish_is_refused_as_a_whole(kind: str, packed: bool, site: Site) -> None:
     content = (ARCHIVE_SDS + RUBBISH[kind] * 12_000).encode()
     content = gzip.compress(content) if packed else content
@@ -197,7 +199,7 @@ def naming(kind: str, count: int, *, of: int | None = None, start: int = 0) -> s
     ],
 )
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "held"])
-@pytest.mark.parametrize("kind", NAMING)
+@pytest.mark.parametrize("kind", ["places", pytest.param("sensors", marks=pytest.mark.slow)])
 def test_sensors_and_places_are_bounded_whatever_else_is_loaded(
     kind: str, streamed: bool, beside: str, before: str, make_site: MakeSite
 ) -> None:
