@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -425,6 +426,12 @@ def emptied(engine: sa.Engine) -> sa.Engine:
     return engine
 
 
+@functools.cache
+def _usual() -> Settings:
+    """The settings of a home without any; reading none takes as long as loading a small file."""
+    return load_settings(Path("/nowhere"))
+
+
 @pytest.fixture
 def make_site(tmp_path: Path, shared_engine: sa.Engine) -> Iterator[MakeSite]:
     """Make a site with settings of one's own; its books are checked at the end."""
@@ -435,7 +442,10 @@ def make_site(tmp_path: Path, shared_engine: sa.Engine) -> Iterator[MakeSite]:
             made[-1].check_books()
         emptied(shared_engine)
         home = tmp_path / f"site {len(made)}"
-        made.append(Site(load_settings(home, **flags), shared_engine))
+        settings = (
+            load_settings(home, **flags) if flags else _usual().model_copy(update={"home": home})
+        )
+        made.append(Site(settings, shared_engine))
         return made[-1]
 
     yield make
