@@ -60,12 +60,12 @@ def test_a_closed_and_a_renamed_file_are_taken_at_once(house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    "seconds", [2.5, pytest.param(30, marks=pytest.mark.slow)], ids=["short", "long"]
+    "seconds", [5, pytest.param(30, marks=pytest.mark.slow)], ids=["short", "long"]
 )
 @pytest.mark.parametrize("old", [False, True], ids=["new", "old mtime"])
 def test_a_file_in_the_making_is_not_read(house: House, seconds: float, old: bool) -> None:
     """A writer that pauses for less than `settle_seconds` at a time, however long it takes."""
-    house.daemon(scan_seconds=0.1, settle_seconds=1.5)
+    house.daemon(scan_seconds=0.1, settle_seconds=3)
     _after_the_first_look(house)
     path = house.data / "slow.csv"
     pieces = int(seconds / 0.5)
@@ -95,7 +95,7 @@ def _after_the_first_look(house: House) -> None:
 
 def test_an_old_file_that_pauses_is_given_the_settle_time(house: House) -> None:
     """Also when its time says that it has not been touched for years."""
-    house.daemon(scan_seconds=0.1, settle_seconds=2)
+    house.daemon(scan_seconds=0.1, settle_seconds=4)
     _after_the_first_look(house)
     path = house.data / "old.csv"
     with path.open("w") as file:

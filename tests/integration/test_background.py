@@ -95,7 +95,7 @@ def test_a_job_between_two_statements_is_cut_short_all_the_same() -> None:
     def job() -> None:
         begun.set()
         assert between.wait(_LONG)  # no statement yet: the first is lost
-        assert ended.wait(5.0), "asked but once"
+        assert ended.wait(_LONG), "asked but once"
 
     def go_wrong() -> None:
         with Background(cut_short) as background:

@@ -56,7 +56,7 @@ def test_asked_to_stop_the_server_is_asked_to_cancel_until_we_have_ended(
 
     def busy() -> float:
         daemon.stop()
-        assert thrice.wait(30)
+        assert thrice.wait(120)
         return 0.0
 
     monkeypatch.setattr(daemon, "_look", busy)
@@ -155,11 +155,11 @@ class Awaited:
 
     def __exit__(self, *_: object) -> None:
         self.daemon.stop()
-        self._thread.join(60)
+        self._thread.join(120)
         self.engine.dispose()
 
     def wait_for(self, happened: Callable[[], bool]) -> None:
-        for _ in range(3000):
+        for _ in range(6000):
             if happened() or not self._thread.is_alive():
                 break
             self._thread.join(0.02)

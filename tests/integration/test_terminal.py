@@ -59,7 +59,8 @@ class Terminal:
 
     def close(self) -> str:
         os.close(self.file)
-        self._thread.join(10)
+        self._thread.join(120)
+        assert not self._thread.is_alive(), "somebody still holds the terminal"
         os.close(self._main)
         return b"".join(self._parts).decode()
 

@@ -326,7 +326,7 @@ def _places(world: World, states: dict[str, str]) -> None:
 
 def _answers(world: World) -> None:
     """The daemon says that it is well."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     answer: object = None
     while time.monotonic() < deadline:
         try:

@@ -201,7 +201,7 @@ class World:
     def connect(self, dbname: str = "") -> psycopg.Connection[tuple[Any, ...]]:
         """Connect to the database, past the proxy; wait for a server that is recovering."""
         url = self.postgres.url(dbname) if dbname else self.url
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 # A statement of ours that waits for the daemon must not wait for ever.
