@@ -53,9 +53,9 @@ from pipeline.contract.header import recognise, unreadable_header
 from pipeline.contract.models import NOT_STORED, NOT_STORED_TYPES
 from pipeline.embedded import EmbeddedPostgres, bin_dir
 from pipeline.errors import FileRefused
+from pipeline.files.read import Limits, blocks
 from pipeline.records import Block, Content, Segment, frame_of
 from pipeline.rejects import Rejects
-from pipeline.steps.read import Limits, blocks
 from pipeline.steps.split import split
 from pipeline.steps.validate import validate
 from pipeline.store.sql import statement
@@ -748,8 +748,8 @@ def load_samples(home: Path, url: str) -> None:
     from pipeline import logs
     from pipeline.config import load_settings
     from pipeline.daemon import Daemon
+    from pipeline.files.watch import ENDINGS
     from pipeline.flow import Flow
-    from pipeline.steps.watch import ENDINGS
     from pipeline.store import engine as engines
     from pipeline.store.load import Store
     from pipeline.store.migrate import upgrade

@@ -28,8 +28,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline import logs
-from pipeline.durable import replace_file
 from pipeline.errors import PipelineError
+from pipeline.files.atomic import replace_file
 from pipeline.store.clock import ServerTime
 
 MEMORY_NAME = ".sofia-air.clock"

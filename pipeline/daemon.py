@@ -19,7 +19,6 @@ from types import FrameType
 import pyarrow as pa
 
 from pipeline import logs, metrics
-from pipeline.asides import return_asides
 from pipeline.config import Settings
 from pipeline.descriptors import exhausted
 from pipeline.errors import (
@@ -32,13 +31,14 @@ from pipeline.errors import (
     Stopped,
     Transient,
 )
+from pipeline.files import archive
+from pipeline.files.asides import return_asides
+from pipeline.files.retention import Retention
+from pipeline.files.wake import Waker
+from pipeline.files.watch import Found, Settling, scan
 from pipeline.flow import Flow, Outcome, batches
 from pipeline.holding import Held, Key, key_of
 from pipeline.notify import Notifier
-from pipeline.retention import Retention
-from pipeline.steps import archive
-from pipeline.steps.wake import Waker
-from pipeline.steps.watch import Found, Settling, scan
 from pipeline.trouble import Trouble
 
 log = logs.get("daemon")

@@ -21,8 +21,8 @@ from typing import Any
 
 import structlog
 
+from pipeline.files.permissions import FILE_MODE, make_folder
 from pipeline.foreign import require_own_file
-from pipeline.permissions import FILE_MODE, make_folder
 from pipeline.visible import Styled, visible, visible_json
 
 LOG_NAME = "sofia-air.jsonl"

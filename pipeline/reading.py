@@ -23,10 +23,10 @@ from pipeline.errors import (
     Stopped,
     Transient,
 )
+from pipeline.files import read
 from pipeline.judge import Judged, ahead, judge
 from pipeline.records import Block, Content, Segment
 from pipeline.rejects import future_files
-from pipeline.steps import read
 from pipeline.transaction import Batch, Busy
 
 # Each takes more than half a kilobyte, and several blocks are in memory at a time.

@@ -25,11 +25,11 @@ from pipeline.clock import Present
 from pipeline.contract import MAX_ID, Contract
 from pipeline.contract.explain import conflict
 from pipeline.errors import FileRefused, Transient, forget_frames
+from pipeline.files import quarantine as quarantining
 from pipeline.judge import Group, Judged
 from pipeline.records import Block, Columns, Content, Ints, Rejected
 from pipeline.rejects import Rejects, joined
 from pipeline.steps import aggregate
-from pipeline.steps import quarantine as quarantining
 from pipeline.steps.aggregate import Summary, day_reached
 from pipeline.steps.normalise import settle
 from pipeline.store.ledger import FileRow, Known

@@ -17,7 +17,7 @@ import typer
 from pipeline import __version__
 from pipeline.cli.sections import Sections
 from pipeline.errors import ConfigurationError, PipelineError
-from pipeline.permissions import restrict_umask
+from pipeline.files.permissions import restrict_umask
 from pipeline.visible import Styled, escape_standard_streams, visible
 
 app = typer.Typer(

@@ -19,10 +19,10 @@ from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
 from pipeline.daemon import Daemon
 from pipeline.errors import ConfigurationError
+from pipeline.files.permissions import FILE_MODE, create, make_folder
+from pipeline.files.watch import ENDINGS
 from pipeline.flow import Flow, Outcome
 from pipeline.foreign import refuse_others_home
-from pipeline.permissions import FILE_MODE, create, make_folder
-from pipeline.steps.watch import ENDINGS
 from pipeline.store.load import Store
 from pipeline.store.rework import Workbench
 

@@ -19,7 +19,7 @@ from pipeline.clock import Present
 from pipeline.config import Settings, load_settings
 from pipeline.contract.models import NOT_STORED_TYPES
 from pipeline.errors import ConfigurationError, PipelineError
-from pipeline.steps.watch import scan
+from pipeline.files.watch import scan
 from pipeline.store.queries import Queries
 from pipeline.store.references import Dangling, References
 

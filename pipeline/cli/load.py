@@ -20,14 +20,14 @@ from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
 from pipeline.daemon import Daemon
 from pipeline.descriptors import raise_limit
-from pipeline.drop import drop
 from pipeline.endpoint import Endpoint
 from pipeline.errors import ConfigurationError, DatabaseTrouble, FileChanged
+from pipeline.files.drop import drop
+from pipeline.files.owner import owning
+from pipeline.files.read import content, opened
+from pipeline.files.watch import ENDINGS, Found
 from pipeline.flow import Flow, Outcome, State, batches, known_outcome
-from pipeline.owner import owning
 from pipeline.records import Content
-from pipeline.steps.read import content, opened
-from pipeline.steps.watch import ENDINGS, Found
 from pipeline.store.load import Store
 
 DONE, SOME_LEFT, SOME_REFUSED = 0, 1, 3

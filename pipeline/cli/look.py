@@ -9,7 +9,7 @@ from pipeline.cli import tables
 from pipeline.cli.session import Database, clock_of, database, print_json, require_home
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
-from pipeline.steps.watch import Ignored, scan
+from pipeline.files.watch import Ignored, scan
 from pipeline.store.queries import Queries
 
 

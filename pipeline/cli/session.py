@@ -16,8 +16,8 @@ import typer
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.errors import ConfigurationError, DiskTrouble, EmbeddedDatabaseUnavailable
+from pipeline.files.permissions import make_folder
 from pipeline.foreign import refuse_others_home
-from pipeline.permissions import make_folder
 from pipeline.store import clock, migrate
 from pipeline.store import engine as engines
 from pipeline.visible import visible_json

@@ -11,7 +11,7 @@ import typer
 from pipeline.cli.session import print_json
 from pipeline.contract import Contract
 from pipeline.errors import ConfigurationError
-from pipeline.permissions import make_folder
+from pipeline.files.permissions import make_folder
 
 
 def simulate(

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.contract.header import Header
+from pipeline.files.quarantine import LEADING, fields
 from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Problem, Sheet, Unreadable
 from pipeline.spreadsheet import MARK, plain, restored
-from pipeline.steps.quarantine import LEADING, fields
 from pipeline.steps.split import wanted_columns
 from pipeline.store.rework import Entry
 

@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.contract.header import Header
+from pipeline.files.quarantine import LEADING, fields, own_names, written
 from pipeline.records import Ints
 from pipeline.rework.changes import NONE, Changes, Edits
 from pipeline.rework.columns import Columns, cell, trimmed
@@ -41,7 +42,6 @@ from pipeline.rework.sheet import (
     is_header,
 )
 from pipeline.spreadsheet import restored
-from pipeline.steps.quarantine import LEADING, fields, own_names, written
 from pipeline.store.rejected import RejectedRow, RejectedRows
 from pipeline.store.rework import Entry
 

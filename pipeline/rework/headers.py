@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.contract.header import Header
+from pipeline.files.read import merged
 from pipeline.records import Block, Ints, Segment
-from pipeline.steps.read import merged
 
 _NOTHING = pa.scalar(b"", pa.binary())
 _NEWLINE = pa.scalar(b"\n", pa.binary())

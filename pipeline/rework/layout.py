@@ -18,10 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.contract.header import Header
-from pipeline.records import Bools, Ints
-from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Sheet
-from pipeline.spreadsheet import plain, restored
-from pipeline.steps.quarantine import (
+from pipeline.files.quarantine import (
     LEADING,
     fields,
     not_as_they_are,
@@ -30,6 +27,9 @@ from pipeline.steps.quarantine import (
     with_reasons,
     written,
 )
+from pipeline.records import Bools, Ints
+from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Sheet
+from pipeline.spreadsheet import plain, restored
 from pipeline.store.rejected import RejectedRows
 from pipeline.store.rework import Entry
 

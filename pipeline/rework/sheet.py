@@ -23,10 +23,10 @@ from typing import BinaryIO, cast
 from pipeline.budget import ALWAYS_ALLOWED
 from pipeline.contract.header import DELIMITERS, MAX_COLUMNS, MAX_HEADER_BYTES
 from pipeline.errors import DiskTrouble, FileChanged
+from pipeline.files.quarantine import LEADING
+from pipeline.files.read import opened
 from pipeline.rework.lines import BOM, LONGEST, Lines, Record
 from pipeline.spreadsheet import restored
-from pipeline.steps.quarantine import LEADING
-from pipeline.steps.read import opened
 
 FILE_ID, FILE, EXTRA = "file_id", "file", "extra_"
 _CHUNK = 1 << 20

@@ -24,7 +24,9 @@ from pipeline.config import Settings
 from pipeline.contract import Contract, Reason
 from pipeline.contract.header import MAX_COLUMNS, Header
 from pipeline.errors import ConfigurationError, DiskTrouble, FileRefused
-from pipeline.permissions import FILE_MODE, create, make_folder
+from pipeline.files import quarantine as quarantining
+from pipeline.files.permissions import FILE_MODE, create, make_folder
+from pipeline.files.quarantine import LEADING, fields, own_names, written
 from pipeline.records import Content
 from pipeline.rejects import Rejects
 from pipeline.rework import sources
@@ -34,8 +36,6 @@ from pipeline.rework.headers import Headers
 from pipeline.rework.layout import Layout
 from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Problem, Unreadable, decode, sha256_of
 from pipeline.spreadsheet import plain
-from pipeline.steps import quarantine as quarantining
-from pipeline.steps.quarantine import LEADING, fields, own_names, written
 from pipeline.store.rejected import RejectedRows
 from pipeline.store.rework import Entry, Workbench
 

@@ -22,11 +22,11 @@ from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.header import Header, recognise, section_header, unreadable_header
 from pipeline.errors import FileChanged, FileRefused, Transient
-from pipeline.hashes import inflated_sha256
+from pipeline.files.hashes import inflated_sha256
+from pipeline.files.quarantine import digits_in
+from pipeline.files.read import Limits, blocks, content
 from pipeline.records import Block, Content, Ints
 from pipeline.rework.headers import Headers, as_blocks
-from pipeline.steps.quarantine import digits_in
-from pipeline.steps.read import Limits, blocks, content
 from pipeline.store.rework import Entry, QuarantinedRow, parent_of_replay
 
 _TICK = 2_000_000_000  # ns

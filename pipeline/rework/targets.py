@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pipeline.config import Settings
 from pipeline.errors import ConfigurationError, DiskTrouble
+from pipeline.files import quarantine as quarantining
+from pipeline.files.quarantine import LEADING
 from pipeline.rework import sheets
 from pipeline.rework.keys import one, whoever
 from pipeline.rework.sheet import FILE_ID, Problem, Sheet, Unreadable, decode
-from pipeline.steps import quarantine as quarantining
-from pipeline.steps.quarantine import LEADING
 from pipeline.store.rework import Entry, Workbench, parent_of_replay
 
 __all__ = ["Target", "every", "named", "one", "whoever"]

@@ -21,10 +21,10 @@ from pipeline.contract.header import Header
 from pipeline.contract.rules import ReasonRecord
 from pipeline.contract.timestamps import parse_time
 from pipeline.errors import FileRefused, Transient
+from pipeline.files.quarantine import fields, own_names
 from pipeline.records import Block
 from pipeline.rework import sources
 from pipeline.rework.headers import Headers
-from pipeline.steps.quarantine import fields, own_names
 from pipeline.store.rework import Entry, QuarantinedRow, Workbench, parent_of_replay
 
 Became = Literal["loaded", "duplicate", "conflict", "quarantined", "repaired", "discarded"]

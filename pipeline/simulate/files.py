@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.contract import EARLIEST, Contract
 from pipeline.errors import ConfigurationError, DiskTrouble
-from pipeline.permissions import create, make_folder
+from pipeline.files.permissions import create, make_folder
 from pipeline.simulate.damage import KINDS
 from pipeline.simulate.faults import Injector
 from pipeline.simulate.layout import Layout, lines

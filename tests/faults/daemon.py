@@ -95,8 +95,8 @@ def _hook(name: str, home: Path) -> None:
     from watchdog.observers import inotify, inotify_c
 
     from pipeline import daemon
+    from pipeline.files import archive, read
     from pipeline.flow import Flow
-    from pipeline.steps import archive, read
     from pipeline.store.load import Load
 
     match name.partition(":"):
@@ -152,7 +152,7 @@ def _become(request: dict[str, Any]) -> NoReturn:
 def _warm_up() -> None:
     """Take a few rows through the steps: the first time, much more is imported."""
     from pipeline.contract import Contract
-    from pipeline.steps import read
+    from pipeline.files import read
     from pipeline.steps.normalise import normalise
     from pipeline.steps.split import split
     from pipeline.steps.validate import validate

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.errors import DiskTrouble, FileChanged
-from pipeline.steps import archive
-from pipeline.steps.read import content
+from pipeline.files import archive
+from pipeline.files.read import content
 from tests.faults import daemon as daemons
 from tests.faults.daemon import sha256, text, wait_for
 

@@ -13,10 +13,10 @@ from pipeline.budget import Bounds, Budget, Tally, rejected_of
 from pipeline.contract import FILE_RULES, ROW_RULES, Contract
 from pipeline.contract.header import recognise, section_header
 from pipeline.errors import FileRefused
+from pipeline.files import read
+from pipeline.files.quarantine import base_name, display_name, fields, refused_name, written
 from pipeline.judge import Judged, judge
-from pipeline.steps import read
 from pipeline.steps.normalise import settle
-from pipeline.steps.quarantine import base_name, display_name, fields, refused_name, written
 from tests.fuzz.hostile import Hostile, path_name
 
 CONTRACT = Contract.default()

@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 from pipeline import flow, judge, reading
 from pipeline.contract.rules import LIMIT_RULES
 from pipeline.errors import DatabaseUnavailable, DiskTrouble, FileChanged, FileRefused, Stopped
+from pipeline.files import archive
 from pipeline.reading import Reading
 from pipeline.rework.refused import Retried, retry
 from pipeline.rework.targets import one
-from pipeline.steps import archive
 from pipeline.steps import validate as validation
 from pipeline.store.engine import driver_of
 from pipeline.store.load import Store

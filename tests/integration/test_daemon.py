@@ -15,15 +15,14 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline import hashes
 from pipeline.cli.session import _require_tables
 from pipeline.config import load_settings
 from pipeline.daemon import Daemon
 from pipeline.errors import ConfigurationError, FileChanged, PipelineError
+from pipeline.files import archive, hashes, read
+from pipeline.files.retention import Swept
 from pipeline.flow import Flow
 from pipeline.records import Block, Content, Rows
-from pipeline.retention import Swept
-from pipeline.steps import archive, read
 from pipeline.steps.split import split as really_split
 from pipeline.store import engine as store_engine
 from pipeline.store.load import Store
@@ -220,7 +219,7 @@ def test_a_file_rewritten_while_it_is_hashed_is_left(
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         return real(*data)
 
-    monkeypatch.setattr("pipeline.steps.read.hashlib.sha256", hashed)
+    monkeypatch.setattr("pipeline.files.read.hashlib.sha256", hashed)
     if hold:
         # What is held is whole, and is found to be another file when it is moved.
         held = read.content(path, 1 << 20)
@@ -247,7 +246,7 @@ def test_asked_to_stop_in_the_middle_of_a_move(
         return real(path, alive, size)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.asides.sha256_of", hashed)
+        patch.setattr("pipeline.files.asides.sha256_of", hashed)
         with capture_logs() as logged:
             Daemon(site.flow, site.settings)._look()
     assert [entry["files"] for entry in logged if entry["event"] == "batch.not_moved"] == [3]
@@ -313,7 +312,7 @@ def test_a_file_that_cannot_be_read_is_told_and_the_sweep_goes_on(
             raise OSError(errno.EIO, "Input/output error", str(path))
         return real(path, alive)
 
-    monkeypatch.setattr("pipeline.retention.sha256_of", hashed)
+    monkeypatch.setattr("pipeline.files.retention.sha256_of", hashed)
     daemon = Daemon(site.flow, site.settings)
     with capture_logs() as logged:
         for _ in range(2):

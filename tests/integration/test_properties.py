@@ -27,8 +27,8 @@ from pipeline.config import load_settings
 from pipeline.contract import MAX_ID, Contract, Model
 from pipeline.contract.header import Header, recognise
 from pipeline.errors import FileRefused
+from pipeline.files import read
 from pipeline.records import Block, Content, Rejected
-from pipeline.steps import read
 from pipeline.steps.normalise import normalise, settle
 from pipeline.steps.split import split
 from pipeline.steps.validate import validate

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.asides import remove, return_asides
-from pipeline.drop import drop
 from pipeline.errors import DiskTrouble, FileChanged, Stopped
+from pipeline.files import archive
+from pipeline.files.asides import remove, return_asides
+from pipeline.files.drop import drop
 from pipeline.records import Content
-from pipeline.steps import archive
 
 Link = Callable[..., None]
 PACKED = gzip.compress(b"some bytes\n", mtime=0)
@@ -614,8 +614,8 @@ def cut_off(source: Content) -> None:
         def die(*_: object, **__: object) -> None:
             raise Killed
 
-        patch.setattr("pipeline.asides.identity", die)
-        patch.setattr("pipeline.asides.give_back", die)
+        patch.setattr("pipeline.files.asides.identity", die)
+        patch.setattr("pipeline.files.asides.give_back", die)
         with pytest.raises(Killed):
             remove(source)
 
@@ -678,7 +678,7 @@ def test_without_hard_links_what_was_never_read_is_not_archived(
     monkeypatch.setattr(os, "link", link)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename)
-        patch.setattr("pipeline.asides.give_back", rename)
+        patch.setattr("pipeline.files.asides.give_back", rename)
         with pytest.raises(Killed):
             archive.move(source, folder)
     return_asides(source.path.parent)

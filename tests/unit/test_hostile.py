@@ -21,13 +21,13 @@ from pipeline.budget import Bounds, Budget, Costs, TooManyReasons, watched
 from pipeline.contract import Contract
 from pipeline.contract.header import MAX_COLUMNS, MAX_HEADER_BYTES, MAX_NAME, recognise
 from pipeline.errors import FileRefused
+from pipeline.files import read
 from pipeline.inflate import decoded
 from pipeline.judge import judge
 from pipeline.reading import cut
 from pipeline.records import Block, Segment
 from pipeline.rejects import Rejects
 from pipeline.rework.sheet import Sheet, Unreadable, decode
-from pipeline.steps import read
 from pipeline.steps.split import split
 from pipeline.steps.validate import validate
 from tests.fuzz.hostile import Hostile, files

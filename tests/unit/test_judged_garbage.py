@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
+from pipeline.files import read
 from pipeline.judge import Judged, judge
 from pipeline.records import Block, Segment
-from pipeline.steps import read
 
 CONTRACT = Contract.default()
 HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", CONTRACT)

@@ -13,10 +13,10 @@ import pytest
 from pipeline.contract import Contract
 from pipeline.contract.header import recognise
 from pipeline.errors import FileChanged, FileRefused, forget_frames
+from pipeline.files.read import _of_few_lines, merged
 from pipeline.odd import odd_numbers
 from pipeline.records import Block, Content, Segment
 from pipeline.singling import Singling
-from pipeline.steps.read import _of_few_lines, merged
 from pipeline.steps.split import _lines_with
 from pipeline.transaction import Batch
 

@@ -21,15 +21,14 @@ MODULES = {
 
 # Room → the rooms it may import; everybody may import from their own room. What is not listed may
 # be imported by nobody but those who name it.
-BASE = {"contract", "errors", "logs", "permissions"}
+BASE = {"contract", "errors", "logs"}
 TEXTS = {"sections", "unstored"}
 MAY_IMPORT: dict[str, set[str]] = {
     "descriptors": set(),
     "errors": {"descriptors"},
     "foreign": {"errors"},
-    "permissions": {"foreign"},
     "visible": set(),
-    "logs": {"foreign", "permissions", "visible"},
+    "logs": {"foreign", "files", "visible"},
     "contract": {"errors", "visible"},
     "config": {"contract", "errors", "foreign"},
     "records": {"contract"},
@@ -37,14 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "endpoint": {"errors", "metrics"},
     "spreadsheet": set(),
     "notify": {"errors", "logs"},
-    "owner": {"errors", "foreign", "logs", "permissions"},
-    "durable": {"permissions"},
-    "naming": {"permissions"},
-    "hashes": set(),
-    "asides": {"errors", "naming", "records", "hashes"},
-    "drop": {"errors", "naming", "permissions"},
-    "embedded": {"errors", "durable", "foreign"},
-    "simulate": {"contract", "errors", "drop", "permissions"},
+    "embedded": {"errors", "files", "foreign"},
+    "simulate": {"contract", "errors", "files"},
     "runs": {"records"},
     "odd": {"records"},
     "rejects": {"contract", "records"},
@@ -53,42 +46,43 @@ MAY_IMPORT: dict[str, set[str]] = {
     "memory": set(),
     "sections": {"contract", "errors", "records"},
     "unstored": {"contract", "errors"},
-    "steps": {
-        *(*BASE, "config", "descriptors", "spreadsheet", "records", "runs", "odd", "rejects"),
-        *("durable", "naming", "hashes", "asides", "budget", "inflate", *TEXTS),
+    "files": {
+        *("contract", "errors", "descriptors", "foreign", "config", "spreadsheet"),
+        *("records", "rejects", "budget", "inflate", *TEXTS),
     },
+    "steps": {*BASE, "records", "runs", "odd", "rejects", "budget", *TEXTS},
     "store": {*BASE, "config", "descriptors", "records", "runs", "rejects"},
-    "clock": {*BASE, "durable", "store"},
-    "retention": {*BASE, "durable", "hashes"},
+    "clock": {*BASE, "files", "store"},
     "judge": {*BASE, "records", "rejects", "metrics", "memory", "budget", "steps"},
     "transaction": {
-        *(*BASE, "records", "rejects", "metrics", "budget", "steps", "judge", "store", "clock"),
+        *(*BASE, "records", "rejects", "metrics", "budget", "files", "steps", "judge", "store"),
+        "clock",
     },
     "reading": {
-        *(*BASE, "config", "records", "rejects", "budget", "steps", "judge", "transaction"),
+        *(*BASE, "config", "records", "rejects", "budget", "files", "judge", "transaction"),
     },
     "singling": {*BASE, "transaction"},
     "unmoved": set(),
     "flow": {
-        *(*BASE, "config", "records", "metrics", "memory", "budget", "steps", "judge", "store"),
+        *(*BASE, "config", "records", "metrics", "memory", "budget", "files", "judge", "store"),
         *("clock", "transaction", "reading", "singling", "unmoved"),
     },
     "rework": {
-        *(*BASE, "config", "records", "rejects", "drop", "durable", "spreadsheet", "budget"),
-        *("hashes", "steps", "judge", "store", "clock", "transaction", "reading", "flow"),
+        *(*BASE, "config", "records", "rejects", "spreadsheet", "budget"),
+        *("files", "steps", "judge", "store", "clock", "transaction", "reading", "flow"),
     },
-    "feeders": {*BASE, "config", "drop", "metrics"},
-    "outputs": {*BASE, "config", "durable", "store"},
-    "holding": {*BASE, "steps", "flow"},
+    "feeders": {*BASE, "config", "files", "metrics"},
+    "outputs": {*BASE, "config", "files", "store"},
+    "holding": {*BASE, "files", "flow"},
     "trouble": set(BASE),
     "daemon": {
-        *(*BASE, "config", "descriptors", "records", "metrics", "notify", "retention"),
-        *("asides", "steps", "flow", "holding", "trouble"),
+        *(*BASE, "config", "descriptors", "records", "metrics", "notify", "files"),
+        *("flow", "holding", "trouble"),
     },
     "cli": {
-        *(*BASE, "config", "records", "metrics", "owner", "drop", "embedded", "simulate"),
+        *(*BASE, "config", "records", "metrics", "files", "embedded", "simulate"),
         *("visible", "endpoint", "descriptors", "foreign"),
-        *("steps", "store", "clock", "flow", "daemon", "rework", "feeders", "outputs"),
+        *("store", "clock", "flow", "daemon", "rework", "feeders", "outputs"),
     },
 }
 
@@ -196,17 +190,17 @@ def test_judging_is_memory_only(name: str) -> None:
 
 
 def test_watching_opens_nothing() -> None:
-    for module in ("pipeline.steps.watch", "pipeline.steps.wake"):
+    for module in ("pipeline.files.watch", "pipeline.files.wake"):
         assert not calls_in(module) & {"open", "fdopen", "read_bytes", "read_text", "read"}
         assert not calls_in(module) & {"unlink", "rename", "replace", "link", "rmtree", "mkdir"}
 
 
 def test_reading_moves_and_writes_nothing() -> None:
-    calls = calls_in("pipeline.steps.read")
+    calls = calls_in("pipeline.files.read")
     assert not calls & {"unlink", "rename", "replace", "link", "mkdir", "write", "write_bytes"}
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) != "permissions"])
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"pipeline.files.permissions"}))
 def test_what_is_created_has_its_mode_from_one_place(module: str) -> None:
     assert not calls_in(module) & {"mkdir", "makedirs", "write_text", "write_bytes"} or (
         room_of(module) == "embedded"  # its folders are for one user only

@@ -24,6 +24,7 @@ import pytest
 from pipeline.contract import ROW_RULES, Contract
 from pipeline.contract.header import recognise
 from pipeline.errors import ConfigurationError, DiskTrouble
+from pipeline.files.read import merged
 from pipeline.sections import Sections
 from pipeline.simulate import (
     FAULT_KINDS,
@@ -37,7 +38,6 @@ from pipeline.simulate import (
 from pipeline.simulate.damage import KINDS
 from pipeline.simulate.samples import REFUSED
 from pipeline.steps.normalise import normalise, settle
-from pipeline.steps.read import merged
 from pipeline.steps.split import split
 from pipeline.steps.validate import validate
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.durable import replace_file
 from pipeline.errors import DiskTrouble
+from pipeline.files.atomic import replace_file
+from pipeline.files.permissions import make_folder
 from pipeline.outputs.report import charts as drawing
 from pipeline.outputs.report import figures as numbers
 from pipeline.outputs.report import mail, page
-from pipeline.permissions import make_folder
 
 if TYPE_CHECKING:
     from datetime import datetime

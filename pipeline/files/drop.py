@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import DiskTrouble
-from pipeline.naming import give_name
-from pipeline.permissions import FILE_MODE
+from pipeline.files.naming import give_name
+from pipeline.files.permissions import FILE_MODE
 
 _CHUNK = 1 << 20
 

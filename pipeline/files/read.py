@@ -23,12 +23,12 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from pipeline.asides import identity
 from pipeline.budget import ALWAYS_ALLOWED
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.header import MAX_HEADER_BYTES, recognise
 from pipeline.errors import DiskTrouble, FileChanged, FileRefused
+from pipeline.files.asides import identity
 from pipeline.inflate import decoded
 from pipeline.records import Block, Content, Ints
 from pipeline.sections import Sections

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from pipeline.durable import replace_file
 from pipeline.errors import DiskTrouble, Stopped
-from pipeline.hashes import inflated_sha256, sha256_of
+from pipeline.files.atomic import replace_file
+from pipeline.files.hashes import inflated_sha256, sha256_of
 
 SHARE_NAME = ".sofia-air.sweep"
 

@@ -20,12 +20,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from pipeline.asides import give_back, identity, names, remove, replaced
-from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileChanged
-from pipeline.hashes import CHUNK, READ_FLAGS, inflated_sha256, sha256_of
-from pipeline.naming import NO_HARD_LINKS, give_name, rename_new
-from pipeline.permissions import create, make_folder
+from pipeline.files.asides import give_back, identity, names, remove, replaced
+from pipeline.files.atomic import sync_folder
+from pipeline.files.hashes import CHUNK, READ_FLAGS, inflated_sha256, sha256_of
+from pipeline.files.naming import NO_HARD_LINKS, give_name, rename_new
+from pipeline.files.permissions import create, make_folder
 from pipeline.records import Content
 
 Alive = Callable[[], None]

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.permissions import create
+from pipeline.files.permissions import create
 
 
 def replace_file(path: Path, content: bytes) -> None:

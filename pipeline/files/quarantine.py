@@ -28,9 +28,9 @@ import pyarrow.compute as pc
 from pipeline import spreadsheet
 from pipeline.contract.header import Header
 from pipeline.contract.rules import Reason
-from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileRefused
-from pipeline.permissions import create, make_folder
+from pipeline.files.atomic import sync_folder
+from pipeline.files.permissions import create, make_folder
 from pipeline.records import Bools, Content, Ints
 from pipeline.rejects import Rejects
 

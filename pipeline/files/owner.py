@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import DiskTrouble, PipelineError
+from pipeline.files.permissions import FILE_MODE
 from pipeline.foreign import require_own_file
-from pipeline.permissions import FILE_MODE
 
 LOCK_NAME = ".sofia-air.lock"
 
