@@ -22,6 +22,7 @@ from pipeline.daemon import Daemon
 from pipeline.descriptors import raise_limit
 from pipeline.endpoint import Endpoint
 from pipeline.errors import ConfigurationError, DatabaseTrouble, FileChanged
+from pipeline.files.atomic import tidy
 from pipeline.files.drop import drop
 from pipeline.files.owner import owning
 from pipeline.files.read import content, opened
@@ -113,6 +114,7 @@ def ingest(home: Path | None, patterns: Sequence[str], *, as_json: bool) -> int:
     settings = load_settings(home)
     sources = _sources(patterns)
     make_folders(settings)
+    tidy([settings.data, settings.quarantine, settings.archive])
     logs.configure(settings.log_level, settings.logs, console=False)
     with _naming_the_setting(), database(settings) as opened_database:
         flow = Flow(

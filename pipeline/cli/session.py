@@ -15,7 +15,8 @@ import typer
 
 from pipeline.clock import Clock
 from pipeline.config import Settings
-from pipeline.errors import ConfigurationError, DiskTrouble, EmbeddedDatabaseUnavailable
+from pipeline.errors import ConfigurationError, EmbeddedDatabaseUnavailable
+from pipeline.files.disk import disk_trouble
 from pipeline.files.permissions import make_folder
 from pipeline.foreign import refuse_others_home
 from pipeline.store import clock, migrate
@@ -147,11 +148,8 @@ def make_folders(settings: Settings) -> None:
 def _make(folder: Path) -> None:
     if folder.is_dir():
         return
-    try:
+    with disk_trouble(folder, "made"):
         make_folder(folder)
-    except OSError as error:
-        message = f"{folder}: cannot be made: {error.strerror}"
-        raise DiskTrouble(message) from error
 
 
 def clock_of(settings: Settings, engine: sa.Engine) -> Clock:

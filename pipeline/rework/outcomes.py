@@ -11,13 +11,14 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.contract import Reason
-from pipeline.errors import DiskTrouble
+from pipeline.files.disk import disk_trouble
 from pipeline.records import Ints
 
 Became = Literal["loaded", "duplicate", "failing"]
@@ -111,11 +112,8 @@ class Outcomes:
                 strict=True,
             )
         ]
-        try:
+        with disk_trouble(Path(tempfile.gettempdir())):
             pickle.dump(block, self._details, pickle.HIGHEST_PROTOCOL)
-        except OSError as error:
-            message = f"{tempfile.gettempdir()}: cannot be written: {error.strerror}"
-            raise DiskTrouble(message) from error
 
     def __len__(self) -> int:
         return sum(map(len, self._lines))

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.config import Settings, load_settings
 from pipeline.contract import Contract
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, Conflict
 from pipeline.rework import discard, refused, sheets, targets
 from pipeline.rework.replay import Replay, Replayed
 from pipeline.rework.targets import Target
@@ -526,7 +526,7 @@ def test_an_export_of_several_files_is_repaired_and_replayed(shop: Workshop) -> 
     }
     assert site.one("SELECT temperature FROM air.raw_climate") == 21
     assert site.quarantined_files() == []
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(Conflict, match="already exists"):
         sheets.export(
             site.settings, shop.bench, shop.contract, entries, rule=None, path=path, delimiter=","
         )

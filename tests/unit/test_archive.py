@@ -16,6 +16,7 @@ import pytest
 from pipeline.errors import DiskTrouble, FileChanged, Stopped
 from pipeline.files import archive
 from pipeline.files.asides import remove, return_asides
+from pipeline.files.atomic import tidy
 from pipeline.files.drop import drop
 from pipeline.records import Content
 
@@ -150,24 +151,12 @@ def test_a_move_that_was_cut_off_is_finished(
     if elsewhere:
         across(monkeypatch, folder)
         (folder / "some.csv").write_bytes(b"some bytes\n")
-        (folder / f".{source.sha256[:32]}.part").write_bytes(b"some b")
     else:
         os.link(source.path, folder / "some.csv")
     target = archive.move(source, folder)
     assert target == folder / "some.csv"
     assert not source.path.exists()
     assert target.read_bytes() == b"some bytes\n"
-
-
-def test_a_copy_that_was_cut_off_does_not_stand_in_the_way(
-    source: Content, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    across(monkeypatch, folder)
-    folder.mkdir(parents=True)
-    (folder / f".{source.sha256[:32]}.part").write_bytes(b"much longer than the bytes themselves")
-    archive.move(source, folder)
-    assert names_in(folder) == ["some.csv"]
-    assert (folder / "some.csv").read_bytes() == b"some bytes\n"
 
 
 # --- files that change ----------------------------------------------------------------------------
@@ -596,7 +585,7 @@ def test_an_aside_that_a_crash_left_is_given_back(
         source.path.write_bytes(b"even newer\n")
         left.add(b"even newer\n")
     later = time.time() + 10**7
-    assert archive.tidy([source.path.parent], lambda: later) == []
+    assert tidy([source.path.parent], lambda: later) == []
     returned = return_asides(source.path.parent)
     assert len(returned) == len(left) - taken
     found = list(source.path.parent.iterdir())
