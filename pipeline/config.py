@@ -339,8 +339,8 @@ def _refuse_unknown(given: Iterable[str], where: str = "") -> None:
 def _refuse_elsewhere(home: Path, key: str, given: object) -> None:
     """These files were found in the home folder, so they cannot say that it is another."""
     if given is not None and Path(str(given)).expanduser().absolute() != home:
-        message = f"{key}: cannot move the home folder it is in; use --home or {ENV_PREFIX}HOME"
-        raise ConfigurationError(message)
+        message = f"{key}: cannot move the home folder it is in; set {ENV_PREFIX}HOME"
+        raise ConfigurationError(message, "home")
 
 
 def _hint(name: str, known: set[str]) -> str:

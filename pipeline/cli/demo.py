@@ -18,7 +18,7 @@ from pipeline.cli.session import database, make_folders, print_json
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
 from pipeline.daemon import Daemon
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, Conflict
 from pipeline.files.permissions import FILE_MODE, create, make_folder
 from pipeline.files.watch import ENDINGS
 from pipeline.flow import Flow, Outcome
@@ -36,7 +36,7 @@ def demo(_home: Path | None, folder: Path, *, as_json: bool) -> int:
     """Make a fresh home, load the sample files into a private PostgreSQL, show the result."""
     home = folder.expanduser().absolute()
     console = Console(quiet=as_json)
-    refuse_others_home(home, "name a folder of root's")
+    refuse_others_home(home, "name a folder of root's", None)
     _make_fresh(home)
     # Whatever database is configured for real work: a demo never touches it.
     settings = load_settings(home).model_copy(update={"database_url": None})
@@ -96,13 +96,13 @@ def _make_fresh(home: Path) -> None:
     """Make the demo's home anew; only a folder that a demo made is ever removed."""
     if home.exists():
         if not home.is_dir() or (any(home.iterdir()) and not (home / _MARKER).exists()):
-            message = f"{home}: is there already and is not a demo's; name another folder"
-            raise ConfigurationError(message)
+            message = f"{home}: already exists and is not a demo's; name another folder"
+            raise Conflict(message)
         from pipeline.embedded import running_url
 
         if running_url(home):
             message = f"{home}: another command is using this demo; end it, or name another folder"
-            raise ConfigurationError(message)
+            raise Conflict(message)
         shutil.rmtree(home)
     make_folder(home)
     (home / _MARKER).touch(FILE_MODE)

@@ -17,10 +17,10 @@ from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
 from pipeline.contract import MAX_ID
 from pipeline.contract.quantities import QUANTITIES
-from pipeline.errors import ConfigurationError
+from pipeline.errors import InvalidArgument
 from pipeline.rework import retract as retracting
 from pipeline.rework import targets
-from pipeline.rework.retract import NotLoaded, Retracted
+from pipeline.rework.retract import Retracted
 from pipeline.rework.why import Line, Reading, Told, moment, why
 from pipeline.store.load import Store
 from pipeline.store.rework import Entry, Workbench
@@ -41,10 +41,7 @@ def retract(home: Path | None, key: str, *, yes: bool, note: str | None, as_json
     with database(settings) as opened:
         bench = Workbench(opened.engine)
         entry = targets.one(bench, key)
-        try:
-            planned = retracting.plan(bench, entry)
-        except NotLoaded as error:
-            raise ConfigurationError(str(error)) from error
+        planned = retracting.plan(bench, entry)
         if not yes and not _confirmed(planned):
             typer.echo("nothing was changed", err=True)
             return FAILED
@@ -67,12 +64,12 @@ def _confirmed(planned: Retracted) -> bool:
     """Ask a person.
 
     Raises:
-        ConfigurationError: there is nobody to ask.
+        InvalidArgument: there is nobody to ask.
     """
     entry = planned.entry
     if not sys.stdin.isatty():
-        message = f"retract {entry.name}: nobody is there to confirm it; say --yes"
-        raise ConfigurationError(message)
+        message = f"retract {entry.name}: stdin is not a terminal; pass --yes to confirm"
+        raise InvalidArgument(message)
     typer.echo(f"{entry.name} (file {entry.file_id}), loaded {entry.loaded_at:%F %T} UTC", err=True)
     typer.echo(f"  {entry.rows_loaded:,} readings are taken out of the database", err=True)
     for each in planned.replays:
@@ -98,7 +95,7 @@ def _show_retracted(console: Console, settings: Settings, done: Retracted) -> No
         tables.say(
             console,
             f"  [red]✗[/] {escape(name)} (file {file_id}) has duplicates, and whether some are "
-            f"among these cannot be told: {escape(because)}",
+            f"among these is unknown: {escape(because)}",
         )
     if done.reopened:
         console.print(f"  {done.reopened:,} rows are open again in quarantine", highlight=False)
@@ -142,10 +139,10 @@ def tell(home: Path | None, sensor: int, time: str, *, as_json: bool) -> None:
     ts = moment(time)
     if ts is None:
         message = f"'{time}' is not a time; write it as 2018-03-06T00:46:02 (UTC)"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     if not 0 < sensor <= MAX_ID:
         message = f"{sensor} cannot be the number of a sensor"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     with database(settings) as opened:
         bench = Workbench(opened.engine)
         told = why(settings, bench, settings.site_contract(), sensor, ts)
@@ -172,7 +169,7 @@ def _show(console: Console, told: Told) -> None:
         for line in told.unreadable:
             _show_line(say, line)
     for name, because in told.unknown.items():
-        say(f"[dim]whether {escape(name)} had it too cannot be told: {escape(because)}[/]")
+        say(f"[dim]whether {escape(name)} had it too is unknown: {escape(because)}[/]")
 
 
 def _show_reading(say: Callable[[str], None], reading: Reading) -> None:

@@ -21,7 +21,7 @@ from pipeline.config import Settings, load_settings
 from pipeline.daemon import Daemon
 from pipeline.descriptors import raise_limit
 from pipeline.endpoint import Endpoint
-from pipeline.errors import ConfigurationError, DatabaseTrouble, FileChanged
+from pipeline.errors import ConfigurationError, DatabaseTrouble, FileChanged, NotFound
 from pipeline.files.atomic import tidy
 from pipeline.files.drop import drop
 from pipeline.files.owner import owning
@@ -139,7 +139,7 @@ def _sources(patterns: Sequence[str]) -> list[Path]:
             inside = sorted(p for p in path.iterdir() if p.name.lower().endswith(ENDINGS))
             if not inside:
                 message = f"{pattern}: the folder holds no {' or '.join(ENDINGS)} file"
-                raise ConfigurationError(message)
+                raise NotFound(message)
             found.update(dict.fromkeys(p.resolve() for p in inside if p.is_file()))
         elif path.is_file():
             found[path.resolve()] = None
@@ -147,7 +147,7 @@ def _sources(patterns: Sequence[str]) -> list[Path]:
             found.update(dict.fromkeys(Path(m).resolve() for m in matches if Path(m).is_file()))
         else:
             message = f"{pattern}: there is no such file or folder, and nothing matches it"
-            raise ConfigurationError(message)
+            raise NotFound(message)
     return list(found)
 
 

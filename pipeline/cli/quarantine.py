@@ -12,7 +12,7 @@ from pipeline.cli.session import database, print_json, require_home
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings, load_settings
 from pipeline.contract import FILE_RULES, ROW_RULES
-from pipeline.errors import ConfigurationError
+from pipeline.errors import InvalidArgument
 from pipeline.rework import keys as ledger_keys
 from pipeline.store.rework import Entry, Workbench
 
@@ -85,7 +85,7 @@ def _show_groups(console: Console, by: str, groups: Sequence[dict[str, Any]]) ->
         more = escape(group.get("example") or "")
         if by == "age":
             more = tables.moment(group["oldest"])
-        name = escape(group[key]) if group[key] else "[dim]cannot be told[/]"
+        name = escape(group[key]) if group[key] else "[dim]unknown[/]"
         shown.add_row(name, tables.count(group["rows"]), tables.count(group["files"]), more)
     console.print(shown)
 
@@ -125,7 +125,8 @@ def shown(
     """Show the rejected rows of a file.
 
     Raises:
-        ConfigurationError: the ledger has no such file, or several.
+        NotFound: the ledger has no such file.
+        InvalidArgument: it has several; or the reason is unknown.
     """
     settings = settings_for(home, rule)
     with database(settings) as opened:
@@ -234,21 +235,21 @@ def export(
 
 
 def require_choice(names: Sequence[str], *, every: bool, rule: str | None) -> None:
-    """Refuse, with a ConfigurationError, what does not say which rows are meant."""
+    """Refuse, with an InvalidArgument, what does not say which rows are meant."""
     if names and every:
-        message = "name files, or say --all, not both"
-        raise ConfigurationError(message)
+        message = "specify FILE... or --all, not both"
+        raise InvalidArgument(message)
     if not names and not every and rule is None:
-        message = "which rows? name FILE..., or say --all or --reason"
-        raise ConfigurationError(message)
+        message = "specify FILE..., --all or --reason"
+        raise InvalidArgument(message)
 
 
 def settings_for(home: Path | None, rule: str | None) -> Settings:
-    """Return the settings of a home; refuse, with a ConfigurationError, an unknown reason."""
+    """Return the settings of a home; refuse, with an InvalidArgument, an unknown reason."""
     settings = load_settings(home)
     require_home(settings)
     if rule is not None and rule not in {**ROW_RULES, **FILE_RULES}:
         known = ", ".join([*ROW_RULES, *FILE_RULES])
         message = f"--reason: '{rule}' is not a reason; known are {known}"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     return settings

@@ -15,7 +15,7 @@ import typer
 
 from pipeline.clock import Clock
 from pipeline.config import Settings
-from pipeline.errors import ConfigurationError, EmbeddedDatabaseUnavailable
+from pipeline.errors import ConfigurationError, EmbeddedDatabaseUnavailable, NotFound
 from pipeline.files.disk import disk_trouble
 from pipeline.files.permissions import make_folder
 from pipeline.foreign import refuse_others_home
@@ -161,14 +161,14 @@ def require_home(settings: Settings) -> None:
     """Refuse to look into a folder where nothing was ever loaded: most likely a slip of the hand.
 
     Raises:
-        ConfigurationError: there is neither a private database nor a configured one.
+        NotFound: there is neither a private database nor a configured one.
     """
     if settings.database_url is None and not (settings.home / ".postgres").exists():
         message = (
             f"{settings.home}: nothing was ever loaded here; `sofia-air run` or `sofia-air ingest` "
             "makes it a home, --home names another, and `sofia-air demo` shows how it works"
         )
-        raise ConfigurationError(message)
+        raise NotFound(message)
 
 
 def print_json(value: Any) -> None:

@@ -127,7 +127,7 @@ def writing(path: Path, *, new: bool = False, durable: bool = True) -> Iterator[
         durable: whether it outlasts a power cut, too.
 
     Raises:
-        Conflict: it is there already, and should be new; it is as it was.
+        Conflict: it already exists, and should be new; it is as it was.
         DiskTrouble: it cannot be written; what was there is as it was.
     """
     with _publishing(path, new=new, durable=durable) as draft:

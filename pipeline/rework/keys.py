@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import InvalidArgument, NotFound
 from pipeline.store.rework import Entry, Workbench
 
 
@@ -21,17 +21,18 @@ def one(bench: Workbench, key: str) -> Entry:
     """Return the one file of this name, number or hash.
 
     Raises:
-        ConfigurationError: the ledger has no such file, or several.
+        NotFound: the ledger has no such file.
+        InvalidArgument: it has several; says which.
     """
     entries = bench.entries(key)
     if key.isdecimal():
         entries = [entry for entry in entries if str(entry.file_id) == key] or entries
     if not entries:
         message = f"'{key}': the ledger has no file of this name, number or hash"
-        raise ConfigurationError(message)
+        raise NotFound(message)
     if len({entry.sha256 for entry in entries}) > 1:
         numbers = ", ".join(str(entry.file_id) for entry in entries[:10])
         message = f"'{key}': several files are called so; give a number: {numbers}"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     # The same bytes may have been retracted and loaded again.
     return next((entry for entry in entries if entry.state != "retracted"), entries[0])

@@ -18,7 +18,7 @@ from pipeline import logs
 from pipeline.clock import Clock
 from pipeline.config import Settings
 from pipeline.contract import Contract
-from pipeline.errors import FileRefused, Terminal, Transient
+from pipeline.errors import Conflict, FileRefused, Transient
 from pipeline.judge import judge
 from pipeline.records import Ints
 from pipeline.rework import sheets, sources
@@ -31,10 +31,6 @@ from pipeline.store.rework import Entry, Workbench, parent_of_replay
 log = logs.get("rework")
 
 
-class NotLoaded(Terminal):
-    """The file has nothing that could be taken back. Says why."""
-
-
 @dataclass(slots=True)
 class Retracted:
     """What was taken back.
@@ -45,7 +41,7 @@ class Retracted:
         rows: readings taken out of the raw tables.
         back: name and number of a file → how many of them came back as that file's.
         unknown: files with duplicates whose bytes are not to be had, and why: whether some of
-            these rows are theirs too cannot be told.
+            these rows are theirs too is unknown.
         reopened: rows that are open again, since their replay was taken back.
         archived: where the file's bytes are, or why they are nowhere.
         problems: what a person should know of sheets in quarantine/.
@@ -70,7 +66,7 @@ def plan(bench: Workbench, entry: Entry) -> Retracted:
     """Return what a retraction would take, for a person to confirm.
 
     Raises:
-        NotLoaded: there is nothing to take back.
+        Conflict: there is nothing to take back; says why.
     """
     _require_loaded(entry)
     replays = [each for each in bench.children(entry.file_id) if each.state == "loaded"]
@@ -90,7 +86,7 @@ def retract(
     """Take a file back.
 
     Raises:
-        NotLoaded: there is nothing to take back.
+        Conflict: there is nothing to take back; says why.
         DatabaseUnavailable: the database stayed away; nothing was committed.
     """
     bench = Workbench(store.engine)
@@ -106,7 +102,7 @@ def retract(
     if done is None:
         # Its COMMIT was lost on the way back to us, or somebody else was quicker.
         message = f"{entry.name} (file {entry.file_id}) is retracted already"
-        raise NotLoaded(message)
+        raise Conflict(message)
     log.info(
         "file.retracted",
         file=entry.name,
@@ -129,13 +125,13 @@ def retract(
 def _require_loaded(entry: Entry) -> None:
     if entry.state == "refused":
         message = f"{entry.name} (file {entry.file_id}) was refused: nothing of it was loaded"
-        raise NotLoaded(message)
+        raise Conflict(message)
     if entry.state == "retracted":
         message = (
             f"{entry.name} (file {entry.file_id}) was retracted already, by {entry.decided_by} at "
             f"{entry.decided_at:%F %T} UTC"
         )
-        raise NotLoaded(message)
+        raise Conflict(message)
 
 
 def _transaction(

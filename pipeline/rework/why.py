@@ -64,8 +64,8 @@ class Reading:
         flags: the marks on it, in words.
         place: location id, latitude, longitude.
         entry: the file that it came from; a replay's own entry, if that brought it back.
-        line: where it stands; None when that cannot be told.
-        missing: why that cannot be told.
+        line: where it stands; None when that is unknown.
+        missing: why that is unknown.
         parent: the file whose rejected row it was.
     """
 
@@ -93,7 +93,7 @@ class Told:
             read: any of them may be the one.
         previous: time of the reading before.
         next: time of the reading after.
-        unknown: name of a file → why nobody can tell whether it had a duplicate.
+        unknown: name of a file → why it is unknown whether it had a duplicate.
     """
 
     sensor_id: int

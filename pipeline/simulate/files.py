@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pipeline.contract import EARLIEST, Contract
-from pipeline.errors import ConfigurationError
+from pipeline.errors import InvalidArgument
 from pipeline.files.atomic import tidy, writing
 from pipeline.files.disk import disk_trouble
 from pipeline.files.permissions import create, make_folder
@@ -51,7 +51,7 @@ def write(
         The files, model by model and in the order of time.
 
     Raises:
-        ConfigurationError: the simulation asks for what cannot be.
+        InvalidArgument: the simulation asks for what cannot be.
         DiskTrouble: a file cannot be written; what was begun of it is gone again.
     """
     contract = contract or Contract.default()
@@ -62,7 +62,7 @@ def write(
     runs = [_Run(simulation, contract, position) for position in range(len(simulation.models))]
     if simulation.fault_rate and not any(run.injector.kinds for run in runs):
         message = "faults: none of the chosen kinds can occur in files of this dialect and models"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     return [file for run in runs for file in run.write(folder)]
 
 
@@ -109,14 +109,14 @@ def _refuse_impossible(simulation: Simulation, contract: Contract) -> None:
         ),
     }
     for name in models:
-        message = f"models: '{name}' is not known; known are {', '.join(contract.models)}"
+        message = f"models: '{name}' is unknown; known are {', '.join(contract.models)}"
         complaints[message] = name not in contract.models
     for name in kinds:
-        message = f"faults: '{name}' is not known; known are {', '.join(KINDS)}"
+        message = f"faults: '{name}' is unknown; known are {', '.join(KINDS)}"
         complaints[message] = name not in KINDS
     for complaint, true in complaints.items():
         if true:
-            raise ConfigurationError(complaint)
+            raise InvalidArgument(complaint)
 
 
 def _last_day(simulation: Simulation) -> date:

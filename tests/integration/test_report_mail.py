@@ -277,7 +277,7 @@ def test_the_settings_say_where_mail_goes(security: str, port: int, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"smtp_host": None}, "smtp_host: is not set, and --email needs it"),
+        ({"smtp_host": None}, "smtp_host: is not set, and a report cannot be mailed without it"),
         ({"mail_from": None}, "mail_from: is not set"),
         ({"mail_to": None}, "mail_to: is not set"),
         ({"smtp_user": None}, "smtp_user: is not set, and a login needs it"),

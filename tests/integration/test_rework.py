@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.config import Settings, load_settings
 from pipeline.contract import Contract
-from pipeline.errors import ConfigurationError, Conflict
+from pipeline.errors import Conflict, NotFound
 from pipeline.rework import discard, refused, sheets, targets
 from pipeline.rework.replay import Replay, Replayed
 from pipeline.rework.targets import Target
@@ -553,7 +553,7 @@ def test_rows_are_told_apart_by_their_file_in_an_export(three: Workshop) -> None
     ]
     strange = three.site.settings.home / "strange.csv"
     write(strange, read(three.sheet()))
-    with pytest.raises(ConfigurationError, match="nobody can tell which file"):
+    with pytest.raises(NotFound, match="unknown which file"):
         targets.named(three.site.settings, three.bench, str(strange))
 
 

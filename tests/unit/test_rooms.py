@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -242,3 +243,29 @@ def test_every_sql_statement_says_what_it_is_for() -> None:
 def test_commands_that_only_look_start_without_pandas(command: str) -> None:
     asked = f"import sys, pipeline.cli.{command}; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_are_written_whole_in_one_place(module: str) -> None:
+    # A copy of the private PostgreSQL's programs is a folder, renamed when all of it is there.
+    if module not in {"pipeline.files.atomic", "pipeline.embedded.programs"}:
+        assert "fsync" not in calls_in(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_line_knows_its_options(module: str) -> None:
+    if room_of(module) == "cli" or module == "pipeline.simulate.samples":  # its README for people
+        return
+    tree = tree_of(module)
+    sentences = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+    ]
+    docstrings = {
+        ast.get_docstring(node, clean=False)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    }
+    named = [text for text in sentences if text not in docstrings and re.search(r"\B--[a-z]", text)]
+    assert not named

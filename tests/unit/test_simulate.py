@@ -23,7 +23,7 @@ import pytest
 
 from pipeline.contract import ROW_RULES, Contract
 from pipeline.contract.header import recognise
-from pipeline.errors import ConfigurationError, DiskTrouble
+from pipeline.errors import DiskTrouble, InvalidArgument
 from pipeline.files.read import merged
 from pipeline.sections import Sections
 from pipeline.simulate import (
@@ -574,7 +574,7 @@ def test_the_manifest_is_one_object_a_faulty_line(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_by_its_name(tmp_path: Path, run: Simulation, key: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{re.escape(key)}"):
+    with pytest.raises(InvalidArgument, match=f"^{re.escape(key)}"):
         write(run, tmp_path / "out")
     assert not list(tmp_path.rglob("*.csv"))
 

@@ -59,8 +59,8 @@ def post(settings: Settings) -> Post:
     """
     for name in ("smtp_host", "mail_from", "mail_to"):
         if not getattr(settings, name):
-            message = f"{name}: is not set, and --email needs it"
-            raise ConfigurationError(message)
+            message = f"{name}: is not set, and a report cannot be mailed without it"
+            raise ConfigurationError(message, "email")
     host = settings.smtp_host or ""
     if settings.smtp_security == "none" and not _here(host):
         message = (
