@@ -50,9 +50,11 @@ EXIT_CODES = {
 }
 # Python and the package are started once; each call of the command line has a process of its own.
 _CALL_EACH = """
-import json, os, sys
+import importlib, json, os, sys
 from pipeline import cli, errors
-from pipeline.cli import commands, demo, load, quarantine, reporting
+
+for name in sys.argv[1:]:
+    importlib.import_module(f"pipeline.cli.{name}")
 
 @cli.app.command()
 def fail(name: str) -> None:
@@ -65,8 +67,11 @@ for arguments, environment in json.load(sys.stdin):
         os.dup2(said, 2)
         os.environ.update(environment)
         sys.argv = ["sofia-air", *arguments]
-        cli.main()
-        os._exit(0)
+        try:
+            cli.main()
+        except SystemExit as end:
+            sys.stderr.flush()
+            os._exit(end.code)
     code = os.waitstatus_to_exitcode(os.wait()[1])
     print(json.dumps([code, os.pread(said, 100_000, 0).decode()]), flush=True)
 """
@@ -74,11 +79,17 @@ for arguments, environment in json.load(sys.stdin):
 Call = tuple[list[str], dict[str, str]]
 
 
-def called(calls: Sequence[Call], folder: Path) -> list[tuple[int, str]]:
-    """Call the command line in a folder; return each exit code, and what was complained of."""
+def called(calls: Sequence[Call], folder: Path, *modules: str) -> list[tuple[int, str]]:
+    """Call the command line in a folder; return each exit code, and what was complained of.
+
+    Args:
+        calls: arguments and environment of each.
+        folder: where it is called.
+        modules: what several of the calls import.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SOFIA_AIR")}
     done = subprocess.run(
-        [sys.executable, "-c", _CALL_EACH],
+        [sys.executable, "-c", _CALL_EACH, *modules],
         input=json.dumps(calls),
         capture_output=True,
         text=True,
@@ -156,7 +167,8 @@ def test_real_errors_end_with_their_code(tmp_path: Path) -> None:
     (tmp_path / "some.csv").touch()
     (tmp_path / "home").mkdir()
     with owning(tmp_path / "home"):
-        found = called([(arguments, environment) for arguments, environment, *_ in REAL], tmp_path)
+        calls = [(arguments, environment) for arguments, environment, *_ in REAL]
+        found = called(calls, tmp_path, "demo", "load", "quarantine", "reporting")
     for (arguments, _, expected, words), (code, said) in zip(REAL, found, strict=True):
         assert (code, words in said) == (expected, True), f"{arguments}: {code}, {said}"
         assert "secret" not in said
