@@ -20,6 +20,7 @@ from pipeline.config import load_settings
 from pipeline.daemon import Daemon
 from pipeline.errors import ConfigurationError, FileChanged, PipelineError
 from pipeline.files import archive, hashes, read
+from pipeline.files.atomic import Draft
 from pipeline.files.retention import Swept
 from pipeline.flow import Flow
 from pipeline.records import Block, Content, Rows
@@ -273,6 +274,24 @@ def test_asked_to_stop_a_sweep_ends(site: Site) -> None:
     assert daemon._retention.sweep(datetime.now(UTC)) == Swept()
     site.flow.stopping.clear()
     assert daemon._retention.sweep(datetime.now(UTC)) == Swept(unknown=1)
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_drafts_that_a_crash_left_are_gone_at_the_start(once: bool, site: Site) -> None:
+    day = site.settings.archive / "2020-01-01"
+    folders = [site.settings.home, site.data, site.settings.quarantine, day]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f".sofia-air.{'0' * 16}.part").touch()
+    daemon = Daemon(site.flow, site.settings)
+    with Draft(site.data) as draft, capture_logs() as logged:
+        if once:
+            assert list(daemon.drain()) == []
+        else:
+            daemon.run(daemon.stop)
+        assert draft.path.exists()
+    removed = [Path(entry["path"]).parent for entry in logged if entry["event"] == "draft.removed"]
+    assert removed == folders
 
 
 @pytest.mark.parametrize("once", [True, False])
