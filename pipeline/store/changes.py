@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.contract.quantities import Table
-from pipeline.runs import run_sizes, run_starts
+from pipeline.core.groups import group_sizes, group_starts
 from pipeline.store.copy import Cursor
 from pipeline.store.sql import statement
 
@@ -62,13 +62,13 @@ class Changes:
         else:
             # Most neighbours are of one month, so this is faster than to convert each time.
             at = np.searchsorted(months.astype("datetime64[us]"), times, side="right") - 1
-        starts = run_starts(files, sensors, at)
+        starts = group_starts(files, sensors, at)
         days = months.astype("datetime64[D]").tolist()
         for file_id, sensor, month, rows in zip(
             files[starts].tolist(),
             sensors[starts].tolist(),
             at[starts].tolist(),
-            run_sizes(starts, len(times)).tolist(),
+            group_sizes(starts, len(times)).tolist(),
             strict=True,
         ):
             row = self._row(file_id, table)

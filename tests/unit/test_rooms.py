@@ -80,7 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("flow", "holding", "trouble"),
     },
     "cli": {
-        *(*BASE, "config", "records", "memory", "metrics", "files", "embedded", "simulate"),
+        *(*BASE, "config", "core", "records", "memory", "metrics", "files", "embedded", "simulate"),
         *("visible", "endpoint", "descriptors", "foreign"),
         *("store", "clock", "flow", "daemon", "rework", "feeders", "outputs"),
     },
