@@ -63,8 +63,8 @@ from pipeline.core.rejected import Rejected
 from pipeline.core.validate import validate
 from pipeline.embedded import EmbeddedPostgres, bin_dir
 from pipeline.errors import FileRefused
+from pipeline.files.read import Limits, blocks
 from pipeline.records import Content
-from pipeline.steps.read import Limits, blocks
 from pipeline.store.sql import statement
 from pipeline.store.tables import RAW, metadata
 
@@ -755,8 +755,8 @@ def load_samples(home: Path, url: str) -> None:
     from pipeline import logs
     from pipeline.config import load_settings
     from pipeline.daemon import Daemon
+    from pipeline.files.watch import ENDINGS
     from pipeline.flow import Flow
-    from pipeline.steps.watch import ENDINGS
     from pipeline.store import engine as engines
     from pipeline.store.load import Store
     from pipeline.store.migrate import upgrade

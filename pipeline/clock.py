@@ -28,8 +28,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline import logs
-from pipeline.durable import replace_file
-from pipeline.errors import PipelineError
+from pipeline.errors import DiskTrouble, PipelineError
+from pipeline.files import atomic
 from pipeline.store.clock import ServerTime
 
 MEMORY_NAME = ".sofia-air.clock"
@@ -265,8 +265,8 @@ class Clock:
             return
         if self._written is not None and not _changed(self._written, self._memory):
             return
-        with suppress(OSError):  # on a full disk it is remembered in memory alone
-            replace_file(self._path, json.dumps(asdict(self._memory)).encode())
+        with suppress(DiskTrouble):  # on a full disk it is remembered in memory alone
+            atomic.write(self._path, json.dumps(asdict(self._memory)).encode())
             self._written = self._memory
 
 

@@ -19,7 +19,6 @@ from types import FrameType
 import pyarrow as pa
 
 from pipeline import logs, metrics
-from pipeline.asides import return_asides
 from pipeline.config import Settings
 from pipeline.descriptors import exhausted
 from pipeline.errors import (
@@ -32,13 +31,14 @@ from pipeline.errors import (
     Stopped,
     Transient,
 )
+from pipeline.files.asides import return_asides
+from pipeline.files.atomic import tidy
+from pipeline.files.retention import Retention
+from pipeline.files.wake import Waker
+from pipeline.files.watch import Found, Settling, scan
 from pipeline.flow import Flow, Outcome, batches
 from pipeline.holding import Held, Key, key_of
 from pipeline.notify import Notifier
-from pipeline.retention import Retention
-from pipeline.steps import archive
-from pipeline.steps.wake import Waker
-from pipeline.steps.watch import Found, Settling, scan
 from pipeline.trouble import Trouble
 
 log = logs.get("daemon")
@@ -141,6 +141,7 @@ class Daemon:
         settings = self._settings
         with stopping(self.stop):
             self._return_asides()
+            self._tidy()
             self._watch()
             log.info("daemon.started", data=str(settings.data), watcher=settings.watch.events)
             # Before the database is asked: the service may start earlier than PostgreSQL.
@@ -195,6 +196,7 @@ class Daemon:
         with stopping(self.stop):
             try:
                 self._return_asides()
+                self._tidy()
                 while not self._flow.stopping.is_set():
                     found, _ = scan(self._settings.data)
                     left = [file for file in found if key_of(file) not in tried]
@@ -374,12 +376,17 @@ class Daemon:
         if now - self._swept_at < _SWEEP_SECONDS or present.doubt is not None:
             return
         self._swept_at = now
-        settings = self._settings
         self._return_asides()
-        for path in archive.tidy([settings.data, settings.quarantine, settings.archive_folder]):
-            log.info("draft.removed", path=str(path))
+        self._tidy(time.time)
         if self._retention is not None:
             self._sweep_archive(self._retention, present.now)
+
+    def _tidy(self, now: Callable[[], float] | None = None) -> None:
+        """Remove what a crash has left half-written."""
+        settings = self._settings
+        folders = [settings.home, settings.data, settings.quarantine, settings.archive_folder]
+        for path in tidy(folders, now):
+            log.info("draft.removed", path=str(path))
 
     def _return_asides(self) -> None:
         for path in return_asides(self._settings.data):

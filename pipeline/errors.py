@@ -3,56 +3,74 @@
 ::
 
     PipelineError
-    ├── ConfigurationError      a setting is wrong: the start stops, exit code 2
-    │   └── DatabaseMissing     the server has no such database; it may be on its way back
-    ├── EmbeddedDatabaseError   the private PostgreSQL could not be prepared or started
-    │   └── EmbeddedDatabaseUnavailable  and that may pass: it is a DatabaseUnavailable too
-    ├── MailRefused             a mail server could not be reached, or did not take a mail
     ├── Terminal                trying again cannot help
+    │   ├── NotFound            nothing is there of what was asked for
+    │   ├── Conflict            it exists already, or is in a state that rules this out
+    │   ├── InvalidArgument     what was asked for makes no sense
+    │   ├── ConfigurationError  a setting is wrong, or the installation: the start stops
+    │   │   └── DatabaseMissing the server has no such database; it may be on its way back
     │   ├── FileRefused         the file is unusable as a whole: it goes to quarantine
     │   └── StoreError          the database cannot hold a value of this file
-    └── Transient               trying again may help
-        ├── DatabaseUnavailable the database is down, restarting, or cut us off
-        │   └── Outdated        what was remembered of the database no longer holds
-        ├── ClockDoubted        the system's clock is behind: a row may or may not be in the future
-        ├── DatabaseTrouble     the database refuses, and no file is the reason
-        ├── FileChanged         the file was written to, or vanished, while it was being read
-        ├── DiskTrouble         the disk is full, read-only, or denies us; or too many open files
-        └── Stopped             we were asked to stop: the batch at hand was rolled back
+    ├── Transient               trying again may help
+    │   ├── DatabaseUnavailable the database is down, restarting, or cut us off
+    │   │   └── Outdated        what was remembered of the database no longer holds
+    │   ├── ClockDoubted        the system's clock is behind: a row may or may not be in the future
+    │   ├── DatabaseTrouble     the database refuses, and no file is the reason
+    │   ├── FileChanged         the file was written to, or vanished, while it was being read
+    │   ├── DiskTrouble         the disk is full, read-only, or denies us; or too many open files
+    │   ├── HomeInUse           another daemon owns the home folder; it may end
+    │   ├── MailRefused         a mail server could not be reached, or did not take a mail
+    │   └── Stopped             shutdown was requested: the batch at hand was rolled back
+    └── EmbeddedDatabaseError   the private PostgreSQL could not be prepared or started
+        └── EmbeddedDatabaseUnavailable  and that may pass: it is a DatabaseUnavailable too
 
 The type is the retry decision: what is `Transient` is tried again, what is `Terminal` is not.
-Messages are written for the person who has to act on them; none contains a secret.
+Messages are written for the person who has to act on them; none contains a secret, and none names
+an option of the command line, which is not the only caller: it adds them (`pipeline.cli`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-from pipeline.descriptors import exhausted
+from pathlib import Path
 
 
 class PipelineError(Exception):
     """The root: catch this to catch everything this package raises on purpose."""
 
 
-class ConfigurationError(PipelineError):
-    """A setting is missing, unknown or invalid. Names the key."""
+class Terminal(PipelineError):
+    """Trying again cannot help.
+
+    Args:
+        message: what it is and what to do.
+        argument: what of the caller's it is about, for example `day`; None: nothing that has a
+            name, or the message says it.
+    """
+
+    def __init__(self, message: str, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+
+class NotFound(Terminal):
+    """Nothing is there of what was asked for. Names it."""
+
+
+class Conflict(Terminal):
+    """What was asked for exists already, or is in a state that rules it out. Says which."""
+
+
+class InvalidArgument(Terminal):
+    """What was asked for makes no sense. Says what would."""
+
+
+class ConfigurationError(Terminal):
+    """A setting is missing, unknown or invalid, or the installation is. Names the key."""
 
 
 class DatabaseMissing(ConfigurationError):
     """The server has no database of that name: a wrong address, or it is being restored."""
-
-
-class EmbeddedDatabaseError(PipelineError):
-    """The private PostgreSQL could not be prepared or started. Names its log."""
-
-
-class MailRefused(PipelineError):
-    """A mail server could not be reached, or did not take a mail. Names the server."""
-
-
-class Terminal(PipelineError):
-    """Trying again cannot help."""
 
 
 class FileRefused(Terminal):
@@ -83,10 +101,6 @@ class Transient(PipelineError):
 
 class DatabaseUnavailable(Transient):
     """The database is down, starting up, or cut the connection."""
-
-
-class EmbeddedDatabaseUnavailable(EmbeddedDatabaseError, DatabaseUnavailable):
-    """The private PostgreSQL cannot start now: the disk is full, or it still recovers."""
 
 
 class ClockDoubted(Transient):
@@ -121,19 +135,36 @@ class FileChanged(Transient):
 
 
 class DiskTrouble(Transient):
-    """The disk is full, read-only, or denies access. Names the path.
+    """The disk is full, read-only, or denies access; or this process has too many files open.
 
-    Raised from an error that is for want of descriptors, it says that instead: neither the file
-    nor the disk is at fault then.
+    Args:
+        message: what it is and what to do (`pipeline.files.disk` finds the words).
+        path: the file or folder.
     """
 
-    def __str__(self) -> str:
-        """Return the sentence."""
-        return exhausted(self.__cause__) or super().__str__()
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class HomeInUse(Transient):
+    """Another daemon owns the home folder. Says which."""
+
+
+class MailRefused(Transient):
+    """A mail server could not be reached, or did not take a mail. Names the server."""
 
 
 class Stopped(Transient):
-    """We were asked to stop. The batch at hand was rolled back; its files are where they were."""
+    """Shutdown was requested. The batch at hand was rolled back; its files are where they were."""
+
+
+class EmbeddedDatabaseError(PipelineError):
+    """The private PostgreSQL could not be prepared or started. Names its log."""
+
+
+class EmbeddedDatabaseUnavailable(EmbeddedDatabaseError, DatabaseUnavailable):
+    """The private PostgreSQL cannot start now: the disk is full, or it still recovers."""
 
 
 def forget_frames(error: BaseException | None) -> None:

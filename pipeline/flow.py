@@ -35,11 +35,11 @@ from pipeline.errors import (
     Stopped,
     Transient,
 )
+from pipeline.files import archive, read
+from pipeline.files import quarantine as quarantining
+from pipeline.files.watch import Found
 from pipeline.reading import Reading
 from pipeline.singling import Singling
-from pipeline.steps import archive, read
-from pipeline.steps import quarantine as quarantining
-from pipeline.steps.watch import Found
 from pipeline.store.ledger import FileRow, Known
 from pipeline.store.load import Store
 from pipeline.store.retry import retrying

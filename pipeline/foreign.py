@@ -19,7 +19,9 @@ from pipeline.errors import ConfigurationError
 _MOST_LINKS = 40  # as the kernel
 
 
-def refuse_others_home(home: Path, otherwise: str = "choose a home of root's with --home") -> None:
+def refuse_others_home(
+    home: Path, otherwise: str = "choose a home of root's", argument: str | None = "home"
+) -> None:
     """Refuse, as root, a home that another user can change, or put another one in place of.
 
     Nothing in the home is opened or read. Folders are looked at from the top, so that nobody can
@@ -28,6 +30,7 @@ def refuse_others_home(home: Path, otherwise: str = "choose a home of root's wit
     Args:
         home: the home folder; it need not exist.
         otherwise: what to do instead.
+        argument: what of the caller's the home is.
 
     Raises:
         ConfigurationError: it, a folder above it or a link on the way belongs to a user who has a
@@ -43,13 +46,13 @@ def refuse_others_home(home: Path, otherwise: str = "choose a home of root's wit
                     f"{home}{whose} belongs to {name}: run this command as that user "
                     f"(sudo -u {name} sofia-air …), or {otherwise}"
                 )
-                raise ConfigurationError(message)
+                raise ConfigurationError(message, argument)
     except OSError:
         return  # the way ends there for whoever opens the home, too
     shared = stat.S_ISVTX | stat.S_IWOTH
     if found is not None and found.st_mode & shared == shared:
         message = f"{home}: everybody can write to {path}, settings and links too: {otherwise}"
-        raise ConfigurationError(message)
+        raise ConfigurationError(message, argument)
 
 
 def _name_of(uid: int) -> str | None:

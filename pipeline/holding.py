@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import ClockDoubted, DatabaseTrouble, DiskTrouble
+from pipeline.files.watch import Found
 from pipeline.flow import Outcome
-from pipeline.steps.watch import Found
 
 # What stayed in `data/` is tried again after a scan's time, then ever more rarely.
 _LONGEST_HOLD = 60.0

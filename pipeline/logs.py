@@ -19,8 +19,8 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, cast
 
+from pipeline.files.permissions import FILE_MODE, make_folder
 from pipeline.foreign import require_own_file
-from pipeline.permissions import FILE_MODE, make_folder
 from pipeline.visible import Styled, visible, visible_json
 
 if TYPE_CHECKING:

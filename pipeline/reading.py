@@ -29,8 +29,8 @@ from pipeline.errors import (
     Stopped,
     Transient,
 )
+from pipeline.files import read
 from pipeline.records import Content
-from pipeline.steps import read
 from pipeline.transaction import Batch, Busy
 
 # Each takes more than half a kilobyte, and several blocks are in memory at a time.

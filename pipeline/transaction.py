@@ -31,8 +31,8 @@ from pipeline.core.process import Group, Processed
 from pipeline.core.records import Block, Columns, Ints, RejectedRow
 from pipeline.core.rejected import Rejected, joined
 from pipeline.errors import FileRefused, Transient, forget_frames
+from pipeline.files import quarantine as quarantining
 from pipeline.records import Content
-from pipeline.steps import quarantine as quarantining
 from pipeline.store.ledger import FileRow, Known
 from pipeline.store.load import Landed, Load, Store, Stored
 from pipeline.store.parts import Copy

@@ -15,10 +15,11 @@ from typing import IO, Annotated, cast
 import typer
 
 from pipeline import __version__
+from pipeline.cli.failing import complaint, exit_code
 from pipeline.cli.sections import Sections
 from pipeline.cli.start import hurry
-from pipeline.errors import ConfigurationError, PipelineError
-from pipeline.permissions import restrict_umask
+from pipeline.errors import PipelineError
+from pipeline.files.permissions import restrict_umask
 from pipeline.visible import Styled, escape_standard_streams, visible
 
 app = typer.Typer(
@@ -74,12 +75,9 @@ def main() -> None:
     commands.register(app)
     try:
         app()
-    except ConfigurationError as error:
-        _complain(error)
-        sys.exit(2)
     except PipelineError as error:
         _complain(error)
-        sys.exit(1)
+        sys.exit(exit_code(error))
     except BrokenPipeError:
         # `sofia-air … | head` has seen enough.
         sys.stderr.close()
@@ -88,6 +86,6 @@ def main() -> None:
 
 def _complain(error: PipelineError) -> None:
     # A message may have several lines. What comes from outside must not look like another message.
-    text = re.sub(r"\n(?! )", "\n  ", visible(str(error), keep="\n"))
+    text = re.sub(r"\n(?! )", "\n  ", visible(complaint(error), keep="\n"))
     shown = typer.style("error: ", fg=typer.colors.RED, bold=True)
     typer.echo(shown + text, file=cast("IO[str]", Styled(sys.stderr)))

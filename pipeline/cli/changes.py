@@ -16,7 +16,7 @@ import typer
 
 from pipeline.cli.session import Database, database, print_json, require_home
 from pipeline.config import load_settings
-from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.errors import InvalidArgument, PipelineError
 from pipeline.store import address
 from pipeline.store.read import changes as feed
 from pipeline.store.read.changes import Change, Page
@@ -43,7 +43,7 @@ def show(
     """Print changes: those that there are, or each as it comes."""
     if generation is not None and after is None:
         message = "--generation: specify --after too: the last change that was seen in it"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     settings = load_settings(home)
     require_home(settings)
     with database(settings) as opened:

@@ -18,11 +18,11 @@ from pipeline.cli.settings import settings_of, start_log
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 from pipeline.daemon import Daemon
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, Conflict
+from pipeline.files.permissions import FILE_MODE, create, make_folder
+from pipeline.files.watch import ENDINGS
 from pipeline.flow import Flow, Outcome
 from pipeline.foreign import refuse_others_home
-from pipeline.permissions import FILE_MODE, create, make_folder
-from pipeline.steps.watch import ENDINGS
 from pipeline.store.load import Store
 from pipeline.store.read.sensors import SensorStatistics, sensor_statistics
 from pipeline.store.rework import Workbench
@@ -37,7 +37,7 @@ def demo(_home: Path | None, folder: Path, *, as_json: bool) -> int:
     """Make a fresh home, load the sample files into a private PostgreSQL, show the result."""
     home = folder.expanduser().absolute()
     console = Console(quiet=as_json)
-    refuse_others_home(home, "name a folder of root's")
+    refuse_others_home(home, "name a folder of root's", None)
     _make_fresh(home)
     # Whatever database is configured for real work: a demo never touches it.
     settings = settings_of(home).changed(database_url=None)
@@ -98,13 +98,13 @@ def _make_fresh(home: Path) -> None:
     """Make the demo's home anew; only a folder that a demo made is ever removed."""
     if home.exists():
         if not home.is_dir() or (any(home.iterdir()) and not (home / _MARKER).exists()):
-            message = f"{home}: is there already and is not a demo's; name another folder"
-            raise ConfigurationError(message)
+            message = f"{home}: already exists and is not a demo's; name another folder"
+            raise Conflict(message)
         from pipeline.embedded import running_url
 
         if running_url(home):
             message = f"{home}: another command is using this demo; end it, or name another folder"
-            raise ConfigurationError(message)
+            raise Conflict(message)
         shutil.rmtree(home)
     make_folder(home)
     (home / _MARKER).touch(FILE_MODE)

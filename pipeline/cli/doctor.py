@@ -18,7 +18,7 @@ from pipeline.clock import Present
 from pipeline.config import Settings
 from pipeline.contract.models import NOT_STORED_TYPES
 from pipeline.errors import ConfigurationError, PipelineError
-from pipeline.steps.watch import scan
+from pipeline.files.watch import scan
 from pipeline.store.read import books
 from pipeline.store.read.doubtful import doubtful_files
 from pipeline.store.read.reader import Reader

@@ -17,9 +17,9 @@ from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 from pipeline.contract import MAX_ID
 from pipeline.contract.quantities import QUANTITIES
-from pipeline.errors import ConfigurationError
+from pipeline.errors import InvalidArgument
 from pipeline.rework.keys import chosen, whoever
-from pipeline.rework.retracted import NotLoaded, Retracted, plan
+from pipeline.rework.retracted import Retracted, plan
 from pipeline.store.read.entries import Entry, entries
 
 if TYPE_CHECKING:
@@ -40,10 +40,7 @@ def retract(home: Path | None, key: str, *, yes: bool, note: str | None, as_json
     with database(settings) as opened:
         with opened.reader.snapshot() as connection:
             entry = chosen(entries(connection, key), key)
-            try:
-                planned = plan(connection, entry)
-            except NotLoaded as error:
-                raise ConfigurationError(str(error)) from error
+            planned = plan(connection, entry)
         if not yes and not _confirmed(planned):
             typer.echo("nothing was changed", err=True)
             return FAILED
@@ -73,12 +70,12 @@ def _confirmed(planned: Retracted) -> bool:
     """Ask a person.
 
     Raises:
-        ConfigurationError: there is nobody to ask.
+        InvalidArgument: there is nobody to ask.
     """
     entry = planned.entry
     if not sys.stdin.isatty():
-        message = f"retract {entry.name}: nobody is there to confirm it; say --yes"
-        raise ConfigurationError(message)
+        message = f"retract {entry.name}: stdin is not a terminal; pass --yes to confirm"
+        raise InvalidArgument(message)
     typer.echo(f"{entry.name} (file {entry.file_id}), loaded {entry.loaded_at:%F %T} UTC", err=True)
     typer.echo(f"  {entry.rows_loaded:,} readings are taken out of the database", err=True)
     for each in planned.replays:
@@ -104,7 +101,7 @@ def _show_retracted(console: Console, settings: Settings, done: Retracted) -> No
         tables.say(
             console,
             f"  [red]✗[/] {escape(name)} (file {file_id}) has duplicates, and whether some are "
-            f"among these cannot be told: {escape(because)}",
+            f"among these is unknown: {escape(because)}",
         )
     if done.reopened:
         console.print(f"  {done.reopened:,} rows are open again in quarantine", highlight=False)
@@ -150,10 +147,10 @@ def tell(home: Path | None, sensor: int, time: str, *, as_json: bool) -> None:
     ts = moment(time)
     if ts is None:
         message = f"'{time}' is not a time; write it as 2018-03-06T00:46:02 (UTC)"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     if not 0 < sensor <= MAX_ID:
         message = f"{sensor} cannot be the number of a sensor"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     with database(settings) as opened:
         told = why(settings, opened.reader, settings.site_contract(), sensor, ts)
     if as_json:
@@ -179,7 +176,7 @@ def _show(console: Console, told: Told) -> None:
         for line in told.unreadable:
             _show_line(say, line)
     for name, because in told.unknown.items():
-        say(f"[dim]whether {escape(name)} had it too cannot be told: {escape(because)}[/]")
+        say(f"[dim]whether {escape(name)} had it too is unknown: {escape(because)}[/]")
 
 
 def _show_reading(say: Callable[[str], None], reading: Reading) -> None:

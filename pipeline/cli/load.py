@@ -21,14 +21,15 @@ from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 from pipeline.daemon import Daemon
 from pipeline.descriptors import raise_limit
-from pipeline.drop import drop
 from pipeline.endpoint import Endpoint
-from pipeline.errors import ConfigurationError, DatabaseTrouble, FileChanged
+from pipeline.errors import ConfigurationError, DatabaseTrouble, FileChanged, NotFound
+from pipeline.files.atomic import tidy
+from pipeline.files.drop import drop
+from pipeline.files.owner import owning
+from pipeline.files.read import content, opened
+from pipeline.files.watch import ENDINGS, Found
 from pipeline.flow import Flow, Outcome, State, batches, known_outcome
-from pipeline.owner import owning
 from pipeline.records import Content
-from pipeline.steps.read import content, opened
-from pipeline.steps.watch import ENDINGS, Found
 from pipeline.store.load import Store
 
 DONE, SOME_LEFT, SOME_REFUSED = 0, 1, 3
@@ -116,6 +117,7 @@ def ingest(home: Path | None, patterns: Sequence[str], *, as_json: bool) -> int:
     settings = settings_of(home)
     sources = _sources(patterns)
     make_folders(settings)
+    tidy([settings.data, settings.quarantine, settings.archive_folder])
     start_log(settings)
     with _naming_the_setting(), database(settings) as opened_database:
         flow = Flow(
@@ -140,7 +142,7 @@ def _sources(patterns: Sequence[str]) -> list[Path]:
             inside = sorted(p for p in path.iterdir() if p.name.lower().endswith(ENDINGS))
             if not inside:
                 message = f"{pattern}: the folder holds no {' or '.join(ENDINGS)} file"
-                raise ConfigurationError(message)
+                raise NotFound(message)
             found.update(dict.fromkeys(p.resolve() for p in inside if p.is_file()))
         elif path.is_file():
             found[path.resolve()] = None
@@ -148,7 +150,7 @@ def _sources(patterns: Sequence[str]) -> list[Path]:
             found.update(dict.fromkeys(Path(m).resolve() for m in matches if Path(m).is_file()))
         else:
             message = f"{pattern}: there is no such file or folder, and nothing matches it"
-            raise ConfigurationError(message)
+            raise NotFound(message)
     return list(found)
 
 

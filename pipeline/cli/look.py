@@ -10,7 +10,7 @@ from pipeline.cli.session import Database, clock_of, database, print_json, requi
 from pipeline.cli.settings import settings_of
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
-from pipeline.steps.watch import Ignored, scan
+from pipeline.files.watch import Ignored, scan
 from pipeline.store.read import books
 from pipeline.store.read.books import RecentFile, Server, Totals
 

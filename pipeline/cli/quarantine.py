@@ -13,7 +13,7 @@ from pipeline.cli.settings import settings_of
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
 from pipeline.contract import FILE_RULES, ROW_RULES
-from pipeline.errors import ConfigurationError
+from pipeline.errors import InvalidArgument
 from pipeline.rework.keys import chosen, one
 from pipeline.store.read import quarantine as questions
 from pipeline.store.read.entries import Entry, entries
@@ -100,7 +100,7 @@ def _show_groups(console: Console, by: str, groups: Sequence[ByReason | BySensor
             case ByAge():
                 name, more = group.age, tables.moment(group.oldest)
         shown.add_row(
-            escape(name) or "[dim]cannot be told[/]",
+            escape(name) or "[dim]unknown[/]",
             tables.count(group.rows),
             tables.count(group.files),
             more,
@@ -143,7 +143,8 @@ def shown(
     """Show the rejected rows of a file.
 
     Raises:
-        ConfigurationError: the ledger has no such file, or several.
+        NotFound: the ledger has no such file.
+        InvalidArgument: it has several; or the reason is unknown.
     """
     settings = settings_for(home, rule)
     with database(settings) as opened, opened.reader.snapshot() as connection:
@@ -251,21 +252,21 @@ def export(
 
 
 def require_choice(names: Sequence[str], *, every: bool, rule: str | None) -> None:
-    """Refuse, with a ConfigurationError, what does not say which rows are meant."""
+    """Refuse, with an InvalidArgument, what does not say which rows are meant."""
     if names and every:
-        message = "name files, or say --all, not both"
-        raise ConfigurationError(message)
+        message = "specify FILE... or --all, not both"
+        raise InvalidArgument(message)
     if not names and not every and rule is None:
-        message = "which rows? name FILE..., or say --all or --reason"
-        raise ConfigurationError(message)
+        message = "specify FILE..., --all or --reason"
+        raise InvalidArgument(message)
 
 
 def settings_for(home: Path | None, rule: str | None) -> Settings:
-    """Return the settings of a home; refuse, with a ConfigurationError, an unknown reason."""
+    """Return the settings of a home; refuse, with an InvalidArgument, an unknown reason."""
     settings = settings_of(home)
     require_home(settings)
     if rule is not None and rule not in {**ROW_RULES, **FILE_RULES}:
         known = ", ".join([*ROW_RULES, *FILE_RULES])
         message = f"--reason: '{rule}' is not a reason; known are {known}"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     return settings

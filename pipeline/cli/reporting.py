@@ -12,7 +12,7 @@ import typer
 from pipeline.cli import tables
 from pipeline.cli.session import database, print_json, require_home
 from pipeline.cli.settings import settings_of
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, InvalidArgument
 from pipeline.outputs.report import figures, mail
 from pipeline.outputs.report import period as periods
 from pipeline.store.read.report import ReportQueries
@@ -41,7 +41,8 @@ def report(
     """Make the report, write it, and send it where that is asked for.
 
     Raises:
-        ConfigurationError: a wrong option or setting, or the extra is missing.
+        InvalidArgument: a wrong option.
+        ConfigurationError: a wrong setting, or the extra is missing.
         MailRefused: the report is written, but was not sent.
     """
     now = datetime.now(UTC)
@@ -92,7 +93,7 @@ def _chosen(
     named = [option for option, value in given.items() if value is not None]
     if len(named) > 1:
         message = f"{' and '.join(named)} cannot go together: a report is about one of them"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     if day is not None:
         return periods.day_of(day)
     if week is not None:

@@ -17,7 +17,7 @@ from pipeline.cli.session import database, make_folders, print_json
 from pipeline.cli.settings import start_log
 from pipeline.cli.terminal import Console, escape
 from pipeline.config import Settings
-from pipeline.errors import ConfigurationError
+from pipeline.errors import Conflict, InvalidArgument
 from pipeline.rework import discard as discarding
 from pipeline.rework import refused as refusals
 from pipeline.rework import targets
@@ -257,12 +257,13 @@ def discard(
     """Discard open rows of a file, or a refused file.
 
     Raises:
-        ConfigurationError: nothing of it is open.
+        Conflict: nothing of it is open.
+        InvalidArgument: the note is empty.
     """
     settings = settings_for(home, rule)
     if not note.strip():
         message = "--note: say why, for whoever wonders later"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     start_log(settings)
     by = targets.whoever()
     with database(settings) as opened:
@@ -285,7 +286,7 @@ def discard(
             left = states_of(connection, entry.file_id)
     if not numbers:
         message = f"{entry.name} (file {entry.file_id}): no such row is open; nothing was discarded"
-        raise ConfigurationError(message)
+        raise Conflict(message)
     if as_json:
         record = {"file_id": entry.file_id, "file": entry.name, "discarded": numbers}
         told = [_problem_record(problem) for problem in problems]
@@ -308,7 +309,7 @@ def _discard_refused(
             f"{entry.name} (file {entry.file_id}) was settled already, by {entry.decided_by}: "
             f"{entry.note}"
         )
-        raise ConfigurationError(message)
+        raise Conflict(message)
     if as_json:
         print_json({"file_id": entry.file_id, "file": entry.name, "by": by, "note": note})
         return

@@ -17,9 +17,10 @@ import typer
 from pipeline.cli.start import settle
 from pipeline.clock import Clock
 from pipeline.config import Settings
-from pipeline.errors import ConfigurationError, DiskTrouble, EmbeddedDatabaseUnavailable
+from pipeline.errors import ConfigurationError, EmbeddedDatabaseUnavailable, NotFound
+from pipeline.files.disk import disk_trouble
+from pipeline.files.permissions import make_folder
 from pipeline.foreign import refuse_others_home
-from pipeline.permissions import make_folder
 from pipeline.store import clock, migrate
 from pipeline.store.address import masked
 from pipeline.store.read.reader import Pool, Reader
@@ -172,11 +173,8 @@ def make_folders(settings: Settings) -> None:
 def _make(folder: Path) -> None:
     if folder.is_dir():
         return
-    try:
+    with disk_trouble(folder, "made"):
         make_folder(folder)
-    except OSError as error:
-        message = f"{folder}: cannot be made: {error.strerror}"
-        raise DiskTrouble(message) from error
 
 
 def clock_of(settings: Settings, reader: Reader) -> Clock:
@@ -188,14 +186,14 @@ def require_home(settings: Settings) -> None:
     """Refuse to look into a folder where nothing was ever loaded: most likely a slip of the hand.
 
     Raises:
-        ConfigurationError: there is neither a private database nor a configured one.
+        NotFound: there is neither a private database nor a configured one.
     """
     if settings.database.url is None and not (settings.home / ".postgres").exists():
         message = (
             f"{settings.home}: nothing was ever loaded here; `sofia-air run` or `sofia-air ingest` "
             "makes it a home, --home names another, and `sofia-air demo` shows how it works"
         )
-        raise ConfigurationError(message)
+        raise NotFound(message)
 
 
 def print_json(value: Any) -> None:

@@ -10,8 +10,8 @@ import typer
 
 from pipeline.cli.session import print_json
 from pipeline.contract import Contract
-from pipeline.errors import ConfigurationError
-from pipeline.permissions import make_folder
+from pipeline.errors import InvalidArgument
+from pipeline.files.permissions import make_folder
 
 
 def simulate(
@@ -56,5 +56,5 @@ def simulate(
 def _refuse_unknown(option: str, given: tuple[str, ...], known: list[str]) -> None:
     for name in given:
         if name not in known:
-            message = f"{option}: '{name}' is not known; known are {', '.join(known)}"
-            raise ConfigurationError(message)
+            message = f"{option}: '{name}' is unknown; known are {', '.join(known)}"
+            raise InvalidArgument(message)

@@ -303,7 +303,7 @@ def _refuse_elsewhere(given: Iterable[Given], path: Path, name: str) -> None:
     for one in given:
         if one.key == ("home",) and Path(str(one.value)).expanduser().absolute() != path.parent:
             message = (
-                f"{one.written} in {name}: cannot move the home folder it is in; use --home or "
+                f"{one.written} in {name}: cannot move the home folder it is in; set "
                 f"{ENV_PREFIX}HOME"
             )
-            raise ConfigurationError(message)
+            raise ConfigurationError(message, "home")

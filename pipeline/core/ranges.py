@@ -30,7 +30,7 @@ def blocks_of_range(
 
     Args:
         text: whole lines, below the file's header line; the last may lack its line end. Lines end
-            with a newline, as `steps.read` hands them on, also those of files with other line ends.
+            with a newline, as `files.read` hands them on, also those of files with other line ends.
         header: the header in force above them: of the file, or of a section (`Block.header`).
         contract: the models in force.
         first_line: the number of the first of them in the file, whose first line is number 1: one

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.durable import sync_folder
 from pipeline.embedded.address import OTHERWISE
 from pipeline.errors import EmbeddedDatabaseError
+from pipeline.files.atomic import sync_folder
 
 __all__ = ["MAJOR", "bin_dir", "can_run", "public_copy"]
 

@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.durable import sync_folder
 from pipeline.embedded.address import NAME, OTHERWISE, SOCKET
 from pipeline.embedded.programs import MAJOR
 from pipeline.embedded.room import INSIDE, Place, content
 from pipeline.errors import EmbeddedDatabaseError
+from pipeline.files.atomic import sync_folder
 
 __all__ = ["PATIENCE", "Programs", "Server"]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from pipeline.contract.header import Header
 from pipeline.core.parse import wanted_columns
+from pipeline.files.quarantine import LEADING, fields
 from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Problem, Sheet, Unreadable
 from pipeline.spreadsheet import MARK, plain, restored
-from pipeline.steps.quarantine import LEADING, fields
 from pipeline.store.read.entries import Entry
 
 

@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from pipeline.contract.header import Header
 from pipeline.core.records import Ints
+from pipeline.files.quarantine import LEADING, fields, own_names, written
 from pipeline.rework.changes import NONE, Changes, Edits
 from pipeline.rework.columns import Columns, cell, trimmed
 from pipeline.rework.headers import Headers
@@ -41,7 +42,6 @@ from pipeline.rework.sheet import (
     is_header,
 )
 from pipeline.spreadsheet import restored
-from pipeline.steps.quarantine import LEADING, fields, own_names, written
 from pipeline.store.read.entries import Entry
 from pipeline.store.rejected import RejectedRow, RejectedRows, Told
 

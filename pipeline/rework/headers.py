@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.contract.header import Header
 from pipeline.core.records import Block, Ints, Segment
-from pipeline.steps.read import merged
+from pipeline.files.read import merged
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,7 +6,7 @@ import getpass
 import os
 from collections.abc import Sequence
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import InvalidArgument, NotFound
 from pipeline.store.read.entries import Entry
 from pipeline.store.rework import Workbench
 
@@ -23,7 +23,8 @@ def one(bench: Workbench, key: str) -> Entry:
     """Return the one file of this name, number or hash.
 
     Raises:
-        ConfigurationError: the ledger has no such file, or several.
+        NotFound: the ledger has no such file.
+        InvalidArgument: it has several; says which.
     """
     return chosen(bench.entries(key), key)
 
@@ -32,16 +33,17 @@ def chosen(entries: Sequence[Entry], key: str) -> Entry:
     """Return the one that a person means, of those that the ledger has by a key.
 
     Raises:
-        ConfigurationError: there is none, or there are several.
+        NotFound: there is none.
+        InvalidArgument: there are several; says which.
     """
     if key.isdecimal():
         entries = [entry for entry in entries if str(entry.file_id) == key] or entries
     if not entries:
         message = f"'{key}': the ledger has no file of this name, number or hash"
-        raise ConfigurationError(message)
+        raise NotFound(message)
     if len({entry.sha256 for entry in entries}) > 1:
         numbers = ", ".join(str(entry.file_id) for entry in entries[:10])
         message = f"'{key}': several files are called so; give a number: {numbers}"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     # The same bytes may have been retracted and loaded again.
     return next((entry for entry in entries if entry.state != "retracted"), entries[0])

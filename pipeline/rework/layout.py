@@ -19,10 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline.contract.header import Header
 from pipeline.core.records import Bools, Ints
-from pipeline.rework.headers import text_of_lines
-from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Sheet
-from pipeline.spreadsheet import plain, restored
-from pipeline.steps.quarantine import (
+from pipeline.files.quarantine import (
     LEADING,
     fields,
     not_as_they_are,
@@ -31,6 +28,9 @@ from pipeline.steps.quarantine import (
     with_reasons,
     written,
 )
+from pipeline.rework.headers import text_of_lines
+from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Sheet
+from pipeline.spreadsheet import plain, restored
 from pipeline.store.read.entries import Entry
 from pipeline.store.rejected import RejectedRows
 

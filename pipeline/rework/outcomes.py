@@ -11,6 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ import pyarrow as pa
 from pipeline.contract import Reason
 from pipeline.core.records import Ints
 from pipeline.core.rejected import Rejected
-from pipeline.errors import DiskTrouble
+from pipeline.files.disk import disk_trouble
 
 Became = Literal["loaded", "duplicate", "failing"]
 BECAME: tuple[Became, ...] = ("failing", "loaded", "duplicate")  # by their codes
@@ -110,11 +111,8 @@ class Outcomes:
         ]
         columns = (some.lines[at], some.became[at], some.rows[at], some.code[at])
         block = (*columns, some.texts.take(pa.array(at)), told)
-        try:
+        with disk_trouble(Path(tempfile.gettempdir())):
             pickle.dump(block, self._details, pickle.HIGHEST_PROTOCOL)
-        except OSError as error:
-            message = f"{tempfile.gettempdir()}: cannot be written: {error.strerror}"
-            raise DiskTrouble(message) from error
 
     def __len__(self) -> int:
         return sum(map(len, self._lines))

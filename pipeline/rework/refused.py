@@ -22,17 +22,17 @@ from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.rules import RETRIED_RULES
 from pipeline.core.checks import nothing
-from pipeline.drop import drop
-from pipeline.durable import sync_folder
 from pipeline.errors import FileChanged, FileRefused
+from pipeline.files import quarantine as quarantining
+from pipeline.files.atomic import sync_folder
+from pipeline.files.drop import drop
+from pipeline.files.read import content, opened
+from pipeline.files.watch import Found
 from pipeline.flow import Flow, Outcome
 from pipeline.reading import Reading
 from pipeline.records import Content
 from pipeline.rework import sheets
 from pipeline.rework.patience import patiently
-from pipeline.steps import quarantine as quarantining
-from pipeline.steps.read import content, opened
-from pipeline.steps.watch import Found
 from pipeline.store.ledger import FileRow
 from pipeline.store.load import Store
 from pipeline.store.read.entries import Entry

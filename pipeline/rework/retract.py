@@ -20,10 +20,10 @@ from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.core.process import process
 from pipeline.core.records import Ints
-from pipeline.errors import FileRefused, Transient
+from pipeline.errors import Conflict, FileRefused, Transient
 from pipeline.rework import sheets, sources
 from pipeline.rework.patience import patiently
-from pipeline.rework.retracted import NotLoaded, Retracted, require_loaded
+from pipeline.rework.retracted import Retracted, require_loaded
 from pipeline.rework.sheet import Problem
 from pipeline.store.load import Load, Store
 from pipeline.store.read.entries import Entry, parent_of_replay
@@ -45,7 +45,7 @@ def retract(
     """Take a file back.
 
     Raises:
-        NotLoaded: there is nothing to take back.
+        Conflict: there is nothing to take back; says why.
         DatabaseUnavailable: the database stayed away; nothing was committed.
     """
     bench = Workbench(store.reader)
@@ -61,7 +61,7 @@ def retract(
     if done is None:
         # Its COMMIT was lost on the way back to us, or somebody else was quicker.
         message = f"{entry.name} (file {entry.file_id}) is retracted already"
-        raise NotLoaded(message)
+        raise Conflict(message)
     log.info(
         "file.retracted",
         file=entry.name,

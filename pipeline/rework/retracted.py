@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.errors import Terminal
+from pipeline.errors import Conflict
 from pipeline.store.read.entries import Entry, children
 from pipeline.store.read.reader import Connection
 
 if TYPE_CHECKING:  # asking takes less time without it
     from pipeline.rework.sheet import Problem
-
-
-class NotLoaded(Terminal):
-    """The file has nothing that could be taken back. Says why."""
 
 
 @dataclass(slots=True)
@@ -27,7 +23,7 @@ class Retracted:
         rows: readings taken out of the raw tables.
         back: name and number of a file → how many of them came back as that file's.
         unknown: files with duplicates whose bytes are not to be had, and why: whether some of
-            these rows are theirs too cannot be told.
+            these rows are theirs too is unknown.
         reopened: rows that are open again, since their replay was taken back.
         archived: where the file's bytes are, or why they are nowhere.
         problems: what a person should know of sheets in quarantine/.
@@ -52,7 +48,7 @@ def plan(connection: Connection, entry: Entry) -> Retracted:
     """Return what a retraction would take, for a person to confirm.
 
     Raises:
-        NotLoaded: there is nothing to take back.
+        Conflict: there is nothing to take back; says why.
     """
     require_loaded(entry)
     replays = [each for each in children(connection, entry.file_id) if each.state == "loaded"]
@@ -64,14 +60,14 @@ def require_loaded(entry: Entry) -> None:
     """Make sure that there is something to take back.
 
     Raises:
-        NotLoaded: there is not.
+        Conflict: there is not; says why.
     """
     if entry.state == "refused":
         message = f"{entry.name} (file {entry.file_id}) was refused: nothing of it was loaded"
-        raise NotLoaded(message)
+        raise Conflict(message)
     if entry.state == "retracted":
         message = (
             f"{entry.name} (file {entry.file_id}) was retracted already, by {entry.decided_by} at "
             f"{entry.decided_at:%F %T} UTC"
         )
-        raise NotLoaded(message)
+        raise Conflict(message)

@@ -23,10 +23,11 @@ from typing import BinaryIO, cast
 from pipeline.budget import ALWAYS_ALLOWED
 from pipeline.contract.header import DELIMITERS, MAX_COLUMNS, MAX_HEADER_BYTES
 from pipeline.errors import DiskTrouble, FileChanged
+from pipeline.files.disk import trouble
+from pipeline.files.quarantine import LEADING
+from pipeline.files.read import opened
 from pipeline.rework.lines import BOM, LONGEST, Lines, Record
 from pipeline.spreadsheet import restored
-from pipeline.steps.quarantine import LEADING
-from pipeline.steps.read import opened
 
 FILE_ID, FILE, EXTRA = "file_id", "file", "extra_"
 _CHUNK = 1 << 20
@@ -314,7 +315,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             else:
                 yield io.BufferedReader(cast("io.RawIOBase", raw), _CHUNK)
     except FileChanged as error:
-        raise DiskTrouble(str(error)) from error
+        raise DiskTrouble(str(error), path) from error
     except (OSError, EOFError, zlib.error) as error:
-        message = f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise DiskTrouble(message) from error
+        raise trouble(error, path, "read") from error

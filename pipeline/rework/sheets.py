@@ -27,8 +27,12 @@ from pipeline.contract.header import MAX_COLUMNS, Header
 from pipeline.contract.rules import ReasonRecord
 from pipeline.core.records import Ints
 from pipeline.core.rejected import Rejected
-from pipeline.errors import ConfigurationError, DiskTrouble, FileRefused
-from pipeline.permissions import FILE_MODE, create, make_folder
+from pipeline.errors import Conflict, FileRefused
+from pipeline.files import quarantine as quarantining
+from pipeline.files.atomic import tidy, writing
+from pipeline.files.disk import disk_trouble
+from pipeline.files.permissions import make_folder
+from pipeline.files.quarantine import LEADING, fields, own_names, written
 from pipeline.records import Content
 from pipeline.rework import sources
 from pipeline.rework.changes import Changes
@@ -37,8 +41,6 @@ from pipeline.rework.headers import Headers
 from pipeline.rework.layout import Layout
 from pipeline.rework.sheet import EXTRA, FILE, FILE_ID, Problem, Unreadable, decode, sha256_of
 from pipeline.spreadsheet import plain
-from pipeline.steps import quarantine as quarantining
-from pipeline.steps.quarantine import LEADING, fields, own_names, written
 from pipeline.store.read.entries import Entry
 from pipeline.store.rejected import RejectedRows
 from pipeline.store.rework import Workbench
@@ -59,12 +61,9 @@ def at_work(settings: Settings) -> Iterator[None]:
         DiskTrouble: quarantine/ cannot be opened.
     """
     folder = settings.quarantine
-    try:
+    with disk_trouble(folder, "opened"):
         make_folder(folder)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        message = f"{folder}: cannot be opened: {error.strerror}"
-        raise DiskTrouble(message) from error
     try:
         with suppress(OSError):  # some network filesystems know no locks
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -243,7 +242,7 @@ def export(
     """Write the open rows of files into one CSV: file, line number, reasons, their own columns.
 
     Raises:
-        ConfigurationError: the file is there already: somebody may have repaired rows in it.
+        Conflict: the file already exists: somebody may have repaired rows in it.
         DiskTrouble: it cannot be written.
     """
     headers: dict[int, Headers] = {}
@@ -270,14 +269,13 @@ def export(
     too_wide: Counter[str] = Counter()
     names = [*columns, *(f"{EXTRA}{number}" for number in range(1, extra + 1))]
     counts: dict[str, int] = {}
-    part = path.with_name(f".{path.name}.part")
+    taken = f"{path}: already exists, and may hold somebody's repairs; name another"
+    if path.exists():
+        raise Conflict(taken)
+    tidy([path.parent])
     try:
-        if path.exists():
-            message = f"{path}: is there already, and may hold somebody's repairs; name another"
-            raise ConfigurationError(message)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
         # The byte order mark tells spreadsheets that this is UTF-8.
-        with os.fdopen(descriptor, "wb") as file:
+        with writing(path, new=True) as file:
             head = written([FILE_ID, FILE, *LEADING, *map(plain, names)], delimiter)
             file.write(codecs.BOM_UTF8 + head.encode())
             for entry in chosen:
@@ -290,18 +288,8 @@ def export(
                         if len(fitting):
                             file.write(layout.written(fitting))
                             counts[entry.name] = counts.get(entry.name, 0) + len(fitting)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(part, path)
-    except FileExistsError:
-        message = f"{path}: is there already, and may hold somebody's repairs; name another"
-        raise ConfigurationError(message) from None
-    except OSError as error:
-        message = f"{error.filename or path}: cannot be written: {error.strerror}"
-        raise DiskTrouble(message) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    except Conflict:
+        raise Conflict(taken) from None
     for name, wide in too_wide.items():
         if wide:
             skipped[name] = (
@@ -342,14 +330,6 @@ def _named(path: Path | None, entry: Entry) -> Path:
 def _kept_aside(path: Path, sha256: str) -> Path:
     """Keep what a person has written and what nobody could take; the same bytes once."""
     aside = path.with_name(f"{path.stem}.edited-{sha256[:8]}.csv.kept")
-    part = path.with_name(f".{path.name}.part")  # a name that is swept when a crash leaves it
-    try:
-        with path.open("rb") as sheet, create(part) as file:
-            shutil.copyfileobj(sheet, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(aside)
-    except OSError as error:
-        message = f"{error.filename or aside}: cannot be written: {error.strerror}"
-        raise DiskTrouble(message) from error
+    with disk_trouble(path, "read"), path.open("rb") as sheet, writing(aside) as file:
+        shutil.copyfileobj(sheet, file)
     return aside

@@ -22,11 +22,11 @@ from pipeline.contract import Contract
 from pipeline.contract.header import Header, recognise, section_header, unreadable_header
 from pipeline.core.records import Block, Ints
 from pipeline.errors import FileChanged, FileRefused, Transient
-from pipeline.hashes import inflated_sha256
+from pipeline.files.hashes import inflated_sha256
+from pipeline.files.quarantine import digits_in
+from pipeline.files.read import Limits, blocks, content
 from pipeline.records import Content
 from pipeline.rework.headers import Headers, as_blocks
-from pipeline.steps.quarantine import digits_in
-from pipeline.steps.read import Limits, blocks, content
 from pipeline.store.read.entries import Entry, parent_of_replay
 from pipeline.store.read.rejected_rows import QuarantinedRow
 

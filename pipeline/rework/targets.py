@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Settings
-from pipeline.errors import ConfigurationError, DiskTrouble
+from pipeline.errors import Conflict, DiskTrouble, InvalidArgument, NotFound
+from pipeline.files import quarantine as quarantining
+from pipeline.files.quarantine import LEADING
 from pipeline.rework import sheets
 from pipeline.rework.keys import one, whoever
 from pipeline.rework.sheet import FILE_ID, Problem, Sheet, Unreadable, decode
-from pipeline.steps import quarantine as quarantining
-from pipeline.steps.quarantine import LEADING
 from pipeline.store.read.entries import Entry, parent_of_replay
 from pipeline.store.rework import Workbench
 
@@ -53,7 +53,9 @@ def named(settings: Settings, bench: Workbench, name: str) -> tuple[list[Target]
     """Return what a person means by a name: a file of the ledger's, or the path of a sheet.
 
     Raises:
-        ConfigurationError: nothing is called so, or it has nothing that could come back.
+        NotFound: nothing is called so.
+        Conflict: it has nothing that could come back.
+        InvalidArgument: several are called so, or another file is meant.
     """
     path = Path(name).expanduser()
     # The file itself may lie here, too: a bare name that the ledger knows means the ledger's.
@@ -62,13 +64,13 @@ def named(settings: Settings, bench: Workbench, name: str) -> tuple[list[Target]
     entry = one(bench, name)
     if entry.state == "retracted":
         message = f"{entry.name} (file {entry.file_id}) was retracted: none of its rows is open"
-        raise ConfigurationError(message)
+        raise Conflict(message)
     if parent := parent_of_replay(entry, bench.entry):
         message = (
             f"{entry.name} (file {entry.file_id}) is a replay itself: "
             f"name file {parent.file_id} to bring back more of its rows"
         )
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     if entry.header and entry.header.casefold().startswith(LEADING[0]):
         # A copy of a quarantine file that was dropped: the rows that it repairs are another's.
         original = _of_sheet(bench, entry.name)
@@ -87,22 +89,22 @@ def _of_path(
                 if any(copy.samefile(path) for copy in copies):
                     return [Target(entry)], []
                 message = f"{path}: repair the copy in {settings.quarantine}, or drop this one"
-                raise ConfigurationError(message)
+                raise InvalidArgument(message)
     try:
         sheet = decode(path.name, path)
     except Unreadable as unreadable:
         return [], [unreadable.problem]
     except DiskTrouble as error:
-        raise ConfigurationError(str(error)) from error
+        raise InvalidArgument(str(error)) from error
     if sheet.at(FILE_ID) is not None:
         return _of_export(bench, sheet)
     owner = _of_sheet(bench, path.name)
     if owner is None:
         message = (
-            f"{path}: nobody can tell which file these rows are of: keep the digits of the "
+            f"{path}: it is unknown which file these rows are of: keep the digits of the "
             f"quarantine file in its name, or the column '{FILE_ID}' of an exported one"
         )
-        raise ConfigurationError(message)
+        raise NotFound(message)
     own = sheets.path_of(settings, owner)
     return [Target(owner, None if own and own.samefile(path) else sheet)], []
 

@@ -22,9 +22,9 @@ from pipeline.contract.rules import ReasonRecord
 from pipeline.contract.timestamps import parse_time
 from pipeline.core.records import Block
 from pipeline.errors import FileRefused, Transient
+from pipeline.files.quarantine import fields, own_names
 from pipeline.rework import sources
 from pipeline.rework.headers import Headers
-from pipeline.steps.quarantine import fields, own_names
 from pipeline.store.read.entries import Entry, parent_of_replay, with_duplicates
 from pipeline.store.read.entries import entry as entry_of
 from pipeline.store.read.provenance import StoredReading, neighbours, stored_readings
@@ -68,8 +68,8 @@ class Reading:
         flags: the marks on it, in words.
         place: location id, latitude, longitude.
         entry: the file that it came from; a replay's own entry, if that brought it back.
-        line: where it stands; None when that cannot be told.
-        missing: why that cannot be told.
+        line: where it stands; None when that is unknown.
+        missing: why that is unknown.
         parent: the file whose rejected row it was.
     """
 
@@ -97,7 +97,7 @@ class Told:
             read: any of them may be the one.
         previous: time of the reading before.
         next: time of the reading after.
-        unknown: name of a file → why nobody can tell whether it had a duplicate.
+        unknown: name of a file → why it is unknown whether it had a duplicate.
     """
 
     sensor_id: int

@@ -21,8 +21,10 @@ from typing import BinaryIO
 import numpy as np
 
 from pipeline.contract import EARLIEST, Contract
-from pipeline.errors import ConfigurationError, DiskTrouble
-from pipeline.permissions import create, make_folder
+from pipeline.errors import InvalidArgument
+from pipeline.files.atomic import tidy, writing
+from pipeline.files.disk import disk_trouble
+from pipeline.files.permissions import create, make_folder
 from pipeline.simulate.damage import KINDS
 from pipeline.simulate.faults import Injector
 from pipeline.simulate.layout import Layout, lines
@@ -49,16 +51,18 @@ def write(
         The files, model by model and in the order of time.
 
     Raises:
-        ConfigurationError: the simulation asks for what cannot be.
+        InvalidArgument: the simulation asks for what cannot be.
         DiskTrouble: a file cannot be written; what was begun of it is gone again.
     """
     contract = contract or Contract.default()
     _refuse_impossible(simulation, contract)
-    make_folder(folder)
+    with disk_trouble(folder, "made"):
+        make_folder(folder)
+    tidy([folder])
     runs = [_Run(simulation, contract, position) for position in range(len(simulation.models))]
     if simulation.fault_rate and not any(run.injector.kinds for run in runs):
         message = "faults: none of the chosen kinds can occur in files of this dialect and models"
-        raise ConfigurationError(message)
+        raise InvalidArgument(message)
     return [file for run in runs for file in run.write(folder)]
 
 
@@ -67,8 +71,14 @@ def write_manifest(files: Iterable[SimulatedFile], path: Path) -> None:
 
     The keys are `file` (its name), `line`, `kind`, `outcome` and `reasons`, a list of
     `[column, rule]`.
+
+    Raises:
+        DiskTrouble: it cannot be written.
     """
-    with io.TextIOWrapper(create(path, follow=True), encoding="utf-8", newline="\n") as manifest:
+    with (
+        disk_trouble(path),
+        io.TextIOWrapper(create(path, follow=True), encoding="utf-8", newline="\n") as manifest,
+    ):
         for file in files:
             for fault in file.faults:
                 entry = {
@@ -99,14 +109,14 @@ def _refuse_impossible(simulation: Simulation, contract: Contract) -> None:
         ),
     }
     for name in models:
-        message = f"models: '{name}' is not known; known are {', '.join(contract.models)}"
+        message = f"models: '{name}' is unknown; known are {', '.join(contract.models)}"
         complaints[message] = name not in contract.models
     for name in kinds:
-        message = f"faults: '{name}' is not known; known are {', '.join(KINDS)}"
+        message = f"faults: '{name}' is unknown; known are {', '.join(KINDS)}"
         complaints[message] = name not in KINDS
     for complaint, true in complaints.items():
         if true:
-            raise ConfigurationError(complaint)
+            raise InvalidArgument(complaint)
 
 
 def _last_day(simulation: Simulation) -> date:
@@ -235,18 +245,12 @@ def _day(number: int) -> date:
 @contextmanager
 def _appearing(path: Path, *, compressed: bool) -> Iterator[BinaryIO | io.BufferedIOBase]:
     """Open a new file that takes its name, and any older one's place, once it is whole."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with create(part) as file:
-            if compressed:
-                # No name and no time inside: the same content is the same bytes.
-                with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
-                    yield packed
-            else:
-                yield file
-        part.replace(path)
-    except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror}"
-        raise DiskTrouble(message) from error
-    finally:
-        part.unlink(missing_ok=True)
+    # Not synced: what a power cut takes can be simulated again, and thousands of small files would
+    # take minutes.
+    with writing(path, durable=False) as file:
+        if compressed:
+            # No name and no time inside: the same content is the same bytes.
+            with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+                yield packed
+        else:
+            yield file

@@ -15,7 +15,7 @@ import pyarrow.csv
 
 from pipeline.contract import KEY_COLUMNS, Contract, Model, Quantity
 from pipeline.contract.header import Dialect, recognise
-from pipeline.errors import ConfigurationError, FileRefused
+from pipeline.errors import FileRefused, InvalidArgument
 from pipeline.simulate.network import Network
 from pipeline.simulate.noise import Floats, Ints
 
@@ -67,7 +67,7 @@ class Layout:
             index: whether Sofia files have their row index.
 
         Raises:
-            ConfigurationError: a Sofia file does not name its sensor's model, and would be taken
+            InvalidArgument: a Sofia file does not name its sensor's model, and would be taken
                 for one of another.
         """
         if dialect == "archive":
@@ -79,13 +79,13 @@ class Layout:
         try:
             taken_for = recognise(layout.header, contract).models[0].name
         except FileRefused as refusal:  # pragma: no cover  # a model always has its own columns
-            raise ConfigurationError(refusal.message) from refusal
+            raise InvalidArgument(refusal.message) from refusal
         if taken_for != model.name:
             message = (
                 f"models: a Sofia file of {model.name} has the columns of {taken_for} and would be "
                 "taken for one; choose the archive dialect"
             )
-            raise ConfigurationError(message)
+            raise InvalidArgument(message)
         return layout
 
 

@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.permissions import create, make_folder
+from pipeline.files.permissions import create, make_folder
 from pipeline.simulate.files import write, write_manifest
 from pipeline.simulate.spec import SimulatedFile, Simulation
 

@@ -25,8 +25,8 @@ import psycopg
 import pytest
 
 from pipeline.config import Settings, load_settings
+from pipeline.files.watch import scan
 from pipeline.flow import Flow, Outcome, batches
-from pipeline.steps.watch import scan
 from pipeline.store import engine as store_engine
 from pipeline.store.load import Store
 from tests.oracle import (

@@ -24,8 +24,9 @@ import structlog
 import typer
 
 from pipeline.cli import commands, options
+from pipeline.cli.failing import exit_code
 from pipeline.config import load_settings
-from pipeline.errors import ConfigurationError
+from pipeline.errors import PipelineError
 from pipeline.rework import discard, targets
 from pipeline.simulate import SimulatedFile, Simulation, write
 from pipeline.simulate.damage import KINDS
@@ -56,8 +57,9 @@ def told(home: Home, *arguments: str, code: int = 0) -> Any:
     with redirect_stdout(said), pytest.MonkeyPatch.context() as environment:
         environment.setenv("SOFIA_AIR_DATABASE_URL", home.url)
         if code == 2:
-            with pytest.raises(ConfigurationError) as refused:
+            with pytest.raises(PipelineError) as refused:
                 application(words, standalone_mode=False)
+            assert exit_code(refused.value) == code
             return str(refused.value)
         found = application(words, standalone_mode=False) or 0
     assert found == code, said.getvalue()[-2000:]
@@ -301,13 +303,13 @@ def test_the_commands_say_what_a_person_and_a_script_need(
 
     # A wrong word is 2, what was edited and still fails is 3.
     said = told(home, "quarantine", "reprocess", code=2)
-    assert "name FILE..., or say --all or --reason" in said
+    assert "specify FILE..., --all or --reason" in said
     said = told(home, "quarantine", "discard", name, "--note", " ", code=2)
     assert "--note: say why" in said
     said = told(home, "quarantine", "discard", name, "--line", "1", "--note", "x", code=2)
     assert "no such row is open" in said
     said = told(home, "retract", name, code=2)
-    assert "nobody is there to confirm it; say --yes" in said
+    assert "stdin is not a terminal; pass --yes to confirm" in said
     (sheet,) = home.settings.quarantine.glob("*.csv")
     text = sheet.read_bytes().decode("utf-8-sig")
     header, first = text.split("\n")[:2]

@@ -95,8 +95,8 @@ def _hook(name: str, home: Path) -> None:
     from watchdog.observers import inotify, inotify_c
 
     from pipeline import daemon
+    from pipeline.files import archive, read
     from pipeline.flow import Flow
-    from pipeline.steps import archive, read
     from pipeline.store.load import Load
 
     match name.partition(":"):
@@ -155,7 +155,7 @@ def _warm_up() -> None:
     from pipeline.core.normalise import normalise
     from pipeline.core.parse import parse
     from pipeline.core.validate import validate
-    from pipeline.steps import read
+    from pipeline.files import read
 
     contract = Contract.with_overrides({}, {})
     with tempfile.TemporaryDirectory() as folder:

@@ -65,13 +65,13 @@ def _quarantine_half(now: Countdown) -> None:
 
 
 def _quarantine_written(now: Countdown) -> None:
-    from pipeline.steps.quarantine import Quarantine
+    from pipeline.files.quarantine import Quarantine
 
     wrap(Quarantine, "publish", after=lambda output: die() if output._open and now() else None)
 
 
 def _refusal_written(now: Countdown) -> None:
-    from pipeline.steps import quarantine
+    from pipeline.files import quarantine
 
     wrap(quarantine, "refuse", after=lambda *_: die() if now() else None)
 
@@ -117,7 +117,7 @@ def _after_commit(now: Countdown) -> None:
 
 
 def _between_files(now: Countdown) -> None:
-    from pipeline.steps import archive
+    from pipeline.files import archive
 
     wrap(archive, "put_away", after=lambda *_: die() if now() else None)
 

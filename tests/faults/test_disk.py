@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import io
 import json
 import os
 import shutil
@@ -17,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.errors import DiskTrouble, FileChanged
-from pipeline.steps import archive
-from pipeline.steps.read import content
+from pipeline.files import archive, atomic
+from pipeline.files.drop import drop
+from pipeline.files.read import content
+from pipeline.simulate import Simulation
+from pipeline.simulate import write as simulate
 from tests.faults import daemon as daemons
 from tests.faults.daemon import sha256, text, wait_for
 
@@ -338,28 +342,48 @@ def test_the_daemon_deletes_old_days(house: House) -> None:
     wait_for("the end of the folder", lambda: not old.exists())
 
 
-def test_what_a_crash_left_half_written_does_not_pile_up(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("data", "quarantine", "archive")]
-    day = tmp_path / "archive" / "2024-01-01"
-    day.mkdir(parents=True)
-    for folder in folders:
-        folder.mkdir(exist_ok=True)
-    hash_ = sha256("x")
-    ours = [
-        folders[0] / f".{hash_[:32]}.4711.part",  # ingest's copy
-        folders[1] / f".day.{hash_[:12]}.csv.part",
-        folders[1] / f".day.{hash_[:12]}.reasons.jsonl.part",
-        folders[1] / f".day.{hash_[:12]}.refused.json.part",
-        day / f".{hash_[:32]}.part",
-    ]
-    others = [
-        folders[0] / ".upload.part",
-        folders[0] / "upload.csv.part",
-        folders[0] / ".day.csv.part",
-        day / "a.csv",
-    ]
-    for path in ours + others:
-        path.touch()
-    assert archive.tidy(folders) == []  # somebody may be at it right now
-    assert sorted(archive.tidy(folders, lambda: time.time() + 4000)) == sorted(ours)
-    assert all(path.exists() for path in others)
+# --- writers --------------------------------------------------------------------------------------
+
+
+def _dropped(folder: Path) -> Path:
+    drop(io.BytesIO(bytes(10_000)), folder, "file", "0123")
+    return folder / "file"
+
+
+def _written(folder: Path) -> Path:
+    atomic.write(folder / "file", bytes(10_000))
+    return folder / "file"
+
+
+def _exported(folder: Path) -> Path:
+    with atomic.writing_text(folder / "file", new=True) as file:
+        file.write("x" * 10_000)
+    return folder / "file"
+
+
+def _simulated(folder: Path) -> Path:
+    (file,) = simulate(Simulation(models=("sds011",), sensors=1, days=1), folder)
+    return file.path
+
+
+def _archived(folder: Path) -> Path:
+    source = folder.parent / "file"
+    source.write_bytes(bytes(range(256)) * 40)
+    return archive.move(content(source, 0), folder)
+
+
+@pytest.mark.parametrize("writer", [_dropped, _written, _exported, _simulated, _archived])
+def test_on_a_full_disk_every_writer_says_where_and_what_to_do(
+    writer: Callable[[Path], Path], make_disk: MakeDisk, tmp_path: Path
+) -> None:
+    disk = make_disk(tmp_path / "full")
+    disk.fill()
+    before = sorted(disk.path.iterdir())
+    with pytest.raises(DiskTrouble, match=r"No space left on device.*; make room") as caught:
+        writer(disk.path)
+    assert caught.value.path is not None
+    assert tmp_path in caught.value.path.parents
+    assert str(caught.value).startswith(f"{caught.value.path}: cannot be ")
+    assert sorted(disk.path.iterdir()) == before
+    disk.free()
+    assert writer(disk.path).stat().st_size

@@ -22,10 +22,10 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from pipeline.config import load_settings
 from pipeline.errors import DatabaseUnavailable
+from pipeline.files import archive
+from pipeline.files.quarantine import Quarantine
+from pipeline.files.watch import scan
 from pipeline.flow import Flow, batches
-from pipeline.steps import archive
-from pipeline.steps.quarantine import Quarantine
-from pipeline.steps.watch import scan
 from pipeline.store import engine as store_engine
 from pipeline.store import ledger, load
 from pipeline.store.load import Load, Store

@@ -103,7 +103,7 @@ def everything(site: Site) -> dict[str, Any]:
     sheets = {
         path.name: path.read_bytes()
         for path in site.quarantine.iterdir()
-        if not path.name.endswith(".part")  # a draft that a crash has left is swept in an hour
+        if not path.name.endswith(".part")  # a draft that a crash has left goes at the next start
     }
     return {
         "raw": found.raw,

@@ -15,8 +15,8 @@ from pipeline.contract.header import recognise, section_header
 from pipeline.core.normalise import settle
 from pipeline.core.process import Processed, process
 from pipeline.errors import FileRefused
-from pipeline.steps import read
-from pipeline.steps.quarantine import base_name, display_name, fields, refused_name, written
+from pipeline.files import read
+from pipeline.files.quarantine import base_name, display_name, fields, refused_name, written
 from tests.fuzz.hostile import Hostile, path_name
 
 CONTRACT = Contract.default()

@@ -19,9 +19,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
 from pipeline.config import Settings, load_settings
+from pipeline.files.watch import Found, Ignored, scan
 from pipeline.flow import Flow, Outcome, batches
 from pipeline.spreadsheet import MARK, restored
-from pipeline.steps.watch import Found, Ignored, scan
 from pipeline.store import engine as store_engine
 from pipeline.store.groups import OTHERS
 from pipeline.store.load import Store

@@ -26,7 +26,7 @@ import sqlalchemy as sa
 
 from pipeline.config import load_settings
 from pipeline.contract import FILE_RULES, PLACE_UNKNOWN, ROW_RULES, flag_bits
-from pipeline.steps.watch import Found
+from pipeline.files.watch import Found
 from tests.integration.conftest import (
     ARCHIVE_BME,
     ARCHIVE_DS18B20,

@@ -18,10 +18,10 @@ from pipeline.contract.rules import LIMIT_RULES
 from pipeline.core import process as processing
 from pipeline.core import validate as validation
 from pipeline.errors import DatabaseUnavailable, DiskTrouble, FileChanged, FileRefused, Stopped
+from pipeline.files import archive
 from pipeline.reading import Reading
 from pipeline.rework.refused import Retried, retry
 from pipeline.rework.targets import one
-from pipeline.steps import archive
 from pipeline.store.engine import driver_of
 from pipeline.store.load import Store
 from pipeline.store.read.entries import Entry

@@ -15,17 +15,17 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from pipeline import hashes
 from pipeline.cli.session import Database, prepare_tables
 from pipeline.config import load_settings
 from pipeline.core.parse import parse as really_split
 from pipeline.core.records import Block, Rows
 from pipeline.daemon import Daemon
 from pipeline.errors import ConfigurationError, FileChanged, PipelineError
+from pipeline.files import archive, hashes, read
+from pipeline.files.atomic import Draft
+from pipeline.files.retention import Swept
 from pipeline.flow import Flow
 from pipeline.records import Content
-from pipeline.retention import Swept
-from pipeline.steps import archive, read
 from pipeline.store import engine as store_engine
 from pipeline.store.load import Store
 from tests.integration.conftest import Site, pm, sds
@@ -226,7 +226,7 @@ def test_a_file_rewritten_while_it_is_hashed_is_left(
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         return real(*data)
 
-    monkeypatch.setattr("pipeline.steps.read.hashlib.sha256", hashed)
+    monkeypatch.setattr("pipeline.files.read.hashlib.sha256", hashed)
     if hold:
         # What is held is whole, and is found to be another file when it is moved.
         held = read.content(path, 1 << 20)
@@ -253,7 +253,7 @@ def test_asked_to_stop_in_the_middle_of_a_move(
         return real(path, alive, size)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.asides.sha256_of", hashed)
+        patch.setattr("pipeline.files.asides.sha256_of", hashed)
         with capture_logs() as logged:
             Daemon(site.flow, site.settings)._look()
     assert [entry["files"] for entry in logged if entry["event"] == "batch.not_moved"] == [3]
@@ -280,6 +280,24 @@ def test_asked_to_stop_a_sweep_ends(site: Site) -> None:
     assert daemon._retention.sweep(datetime.now(UTC)) == Swept()
     site.flow.stopping.clear()
     assert daemon._retention.sweep(datetime.now(UTC)) == Swept(unknown=1)
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_drafts_that_a_crash_left_are_gone_at_the_start(once: bool, site: Site) -> None:
+    day = site.settings.archive_folder / "2020-01-01"
+    folders = [site.settings.home, site.data, site.settings.quarantine, day]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f".sofia-air.{'0' * 16}.part").touch()
+    daemon = Daemon(site.flow, site.settings)
+    with Draft(site.data) as draft, capture_logs() as logged:
+        if once:
+            assert list(daemon.drain()) == []
+        else:
+            daemon.run(daemon.stop)
+        assert draft.path.exists()
+    removed = [Path(entry["path"]).parent for entry in logged if entry["event"] == "draft.removed"]
+    assert removed == folders
 
 
 @pytest.mark.parametrize("once", [True, False])
@@ -319,7 +337,7 @@ def test_a_file_that_cannot_be_read_is_told_and_the_sweep_goes_on(
             raise OSError(errno.EIO, "Input/output error", str(path))
         return real(path, alive)
 
-    monkeypatch.setattr("pipeline.retention.sha256_of", hashed)
+    monkeypatch.setattr("pipeline.files.retention.sha256_of", hashed)
     daemon = Daemon(site.flow, site.settings)
     with capture_logs() as logged:
         for _ in range(2):

@@ -21,7 +21,7 @@ import pytest
 from pipeline import embedded, logs
 from pipeline.embedded import EmbeddedPostgres, bin_dir, running_url
 from pipeline.errors import DiskTrouble, EmbeddedDatabaseError
-from pipeline.owner import owning
+from pipeline.files.owner import owning
 from tests.integration.private_server import (
     as_owner,
     ask,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.permissions import create, make_folder, restrict_umask
+from pipeline.files.permissions import create, make_folder, restrict_umask
 
 _MAIN = "from pipeline.cli import main; main()"
 _HEADER = "sensor_id;sensor_type;location;lat;lon;timestamp;P1;P2\n"

@@ -31,8 +31,8 @@ from pipeline.core.parse import parse
 from pipeline.core.records import Block, RejectedRow
 from pipeline.core.validate import validate
 from pipeline.errors import FileRefused
+from pipeline.files import read
 from pipeline.records import Content
-from pipeline.steps import read
 from tests.integration.conftest import (
     ARCHIVE_BME,
     ARCHIVE_DS18B20,

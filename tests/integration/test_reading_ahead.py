@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from pipeline import reading
 from pipeline.errors import DatabaseUnavailable, FileRefused, Stopped, StoreError
+from pipeline.files.watch import Found
 from pipeline.flow import Flow, Outcome
-from pipeline.steps.watch import Found
 from pipeline.store.load import Store
 from pipeline.transaction import Batch, Transaction
 from tests.integration.conftest import ARCHIVE_SDS, MakeSite, Site, pm, sds

@@ -20,9 +20,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from pipeline.cli import reporting
+from pipeline.cli.failing import exit_code
 from pipeline.config import load_settings
 from pipeline.contract import indices
-from pipeline.errors import ConfigurationError, DiskTrouble
+from pipeline.errors import DiskTrouble, Terminal
 from pipeline.outputs.report import charts as drawing
 from pipeline.outputs.report import figures as numbers
 from pipeline.outputs.report import page
@@ -510,17 +511,21 @@ def _asked(home: Path, **options: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"day": "yesterday"}, "--day: 'yesterday' is not a day as 2018-01-31"),
+        ({"day": "yesterday"}, "day: 'yesterday' is not a day as 2018-01-31"),
         ({"day": "2018-01-31", "last": "day"}, "--day and --last cannot go together"),
-        ({"day": "2018-01-31", "email": True}, "[smtp] host: is not set, and --email needs it"),
+        (
+            {"day": "2018-01-31", "email": True},
+            "[smtp] host: is not set, and a report cannot be mailed without it",
+        ),
     ],
 )
 def test_wrong_usage(
     options: dict[str, Any], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOFIA_AIR_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
-    with pytest.raises(ConfigurationError, match=re.escape(complaint)):
+    with pytest.raises(Terminal, match=re.escape(complaint)) as refused:
         _asked(tmp_path, **options)
+    assert exit_code(refused.value) == 2
     assert list(tmp_path.iterdir()) == []
 
 

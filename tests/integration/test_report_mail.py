@@ -277,7 +277,7 @@ def test_the_settings_say_where_mail_goes(security: str, port: int, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"smtp_host": None}, "[smtp] host: is not set, and --email needs it"),
+        ({"smtp_host": None}, "[smtp] host: is not set, and a report cannot be mailed without it"),
         ({"mail_from": None}, "[smtp] sender: is not set"),
         ({"mail_to": None}, "[smtp] recipients: is not set"),
         ({"smtp_user": None}, "[smtp] user: is not set, and a login needs it"),

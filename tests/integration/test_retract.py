@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import Conflict
 from pipeline.rework import discard
 from pipeline.rework import retract as retracting
-from pipeline.rework.retracted import NotLoaded, Retracted, plan
+from pipeline.rework.retracted import Retracted, plan
 from pipeline.rework.why import Told, why
 from pipeline.store.load import Store
 from tests.integration.conftest import MakeSite, Site, clock, pm, sds
@@ -189,7 +190,7 @@ def test_a_files_replays_go_with_it(desk: Desk) -> None:
     assert site.one("SELECT count(*) FROM air.hourly") == 0
     assert site.one("SELECT count(*) FROM air.daily") == 0
     site.check_books()
-    with pytest.raises(NotLoaded, match="was retracted already, by maria"):
+    with pytest.raises(Conflict, match="was retracted already, by maria"):
         desk.retract()
     desk.reload()
     assert desk.states() == {7: "open", 8: "open"}
@@ -228,7 +229,7 @@ def test_what_a_person_was_at_work_on_is_kept_when_the_file_is_retracted(desk: D
 
 def test_what_was_refused_cannot_be_retracted(desk: Desk) -> None:
     desk.site.load("who;goes;there\n", "foe.csv")
-    with pytest.raises(NotLoaded, match="was refused: nothing of it was loaded"):
+    with pytest.raises(Conflict, match="was refused: nothing of it was loaded"):
         desk.retract("foe.csv")
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.config import Settings, load_settings
 from pipeline.contract import Contract
-from pipeline.errors import ConfigurationError
+from pipeline.errors import Conflict, NotFound
 from pipeline.rework import discard, refused, sheets, targets
 from pipeline.rework.replay import Replay, Replayed
 from pipeline.rework.targets import Target
@@ -525,7 +525,7 @@ def test_an_export_of_several_files_is_repaired_and_replayed(shop: Workshop) -> 
     }
     assert site.one("SELECT temperature FROM air.raw_climate") == 21
     assert site.quarantined_files() == []
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(Conflict, match="already exists"):
         sheets.export(
             site.settings, shop.bench, shop.contract, entries, rule=None, path=path, delimiter=","
         )
@@ -552,7 +552,7 @@ def test_rows_are_told_apart_by_their_file_in_an_export(three: Workshop) -> None
     ]
     strange = three.site.settings.home / "strange.csv"
     write(strange, read(three.sheet()))
-    with pytest.raises(ConfigurationError, match="nobody can tell which file"):
+    with pytest.raises(NotFound, match="unknown which file"):
         targets.named(three.site.settings, three.bench, str(strange))
 
 

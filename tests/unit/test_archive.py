@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.asides import remove, return_asides
-from pipeline.drop import drop
 from pipeline.errors import DiskTrouble, FileChanged, Stopped
+from pipeline.files import archive
+from pipeline.files.asides import remove, return_asides
+from pipeline.files.atomic import tidy
+from pipeline.files.drop import drop
 from pipeline.records import Content
-from pipeline.steps import archive
 
 Link = Callable[..., None]
 PACKED = gzip.compress(b"some bytes\n", mtime=0)
@@ -150,24 +151,12 @@ def test_a_move_that_was_cut_off_is_finished(
     if elsewhere:
         across(monkeypatch, folder)
         (folder / "some.csv").write_bytes(b"some bytes\n")
-        (folder / f".{source.sha256[:32]}.part").write_bytes(b"some b")
     else:
         os.link(source.path, folder / "some.csv")
     target = archive.move(source, folder)
     assert target == folder / "some.csv"
     assert not source.path.exists()
     assert target.read_bytes() == b"some bytes\n"
-
-
-def test_a_copy_that_was_cut_off_does_not_stand_in_the_way(
-    source: Content, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    across(monkeypatch, folder)
-    folder.mkdir(parents=True)
-    (folder / f".{source.sha256[:32]}.part").write_bytes(b"much longer than the bytes themselves")
-    archive.move(source, folder)
-    assert names_in(folder) == ["some.csv"]
-    assert (folder / "some.csv").read_bytes() == b"some bytes\n"
 
 
 # --- files that change ----------------------------------------------------------------------------
@@ -596,7 +585,7 @@ def test_an_aside_that_a_crash_left_is_given_back(
         source.path.write_bytes(b"even newer\n")
         left.add(b"even newer\n")
     later = time.time() + 10**7
-    assert archive.tidy([source.path.parent], lambda: later) == []
+    assert tidy([source.path.parent], lambda: later) == []
     returned = return_asides(source.path.parent)
     assert len(returned) == len(left) - taken
     found = list(source.path.parent.iterdir())
@@ -614,8 +603,8 @@ def cut_off(source: Content) -> None:
         def die(*_: object, **__: object) -> None:
             raise Killed
 
-        patch.setattr("pipeline.asides.identity", die)
-        patch.setattr("pipeline.asides.give_back", die)
+        patch.setattr("pipeline.files.asides.identity", die)
+        patch.setattr("pipeline.files.asides.give_back", die)
         with pytest.raises(Killed):
             remove(source)
 
@@ -678,7 +667,7 @@ def test_without_hard_links_what_was_never_read_is_not_archived(
     monkeypatch.setattr(os, "link", link)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename)
-        patch.setattr("pipeline.asides.give_back", rename)
+        patch.setattr("pipeline.files.asides.give_back", rename)
         with pytest.raises(Killed):
             archive.move(source, folder)
     return_asides(source.path.parent)

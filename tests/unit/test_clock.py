@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipeline.clock import MEMORY_NAME, Clock, Memory, Present, Reading, weigh
-from pipeline.errors import DatabaseUnavailable
+from pipeline.errors import DatabaseUnavailable, DiskTrouble
 from pipeline.store.clock import ServerTime
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -311,9 +311,9 @@ def test_a_damaged_memory_is_none(damage: bytes, machine: Machine) -> None:
 
 def test_a_full_disk_does_not_stop_it(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise DiskTrouble("No space left on device")
 
-    monkeypatch.setattr("pipeline.clock.replace_file", full)
+    monkeypatch.setattr("pipeline.clock.atomic.write", full)
     machine.off = 400 * DAY
     assert machine.runs(HOUR).doubt is not None
 

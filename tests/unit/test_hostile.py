@@ -27,10 +27,10 @@ from pipeline.core.records import Block, Segment
 from pipeline.core.rejected import Rejected
 from pipeline.core.validate import validate
 from pipeline.errors import FileRefused
+from pipeline.files import read
 from pipeline.inflate import decoded
 from pipeline.reading import cut
 from pipeline.rework.sheet import Sheet, Unreadable, decode
-from pipeline.steps import read
 from tests.fuzz.hostile import Hostile, files
 from tests.fuzz.target import take
 

@@ -16,9 +16,9 @@ from pipeline.core.malformed import malformed_numbers
 from pipeline.core.parse import _lines_with
 from pipeline.core.records import Block, Segment
 from pipeline.errors import FileChanged, FileRefused, forget_frames
+from pipeline.files.read import _of_few_lines, merged
 from pipeline.records import Content
 from pipeline.singling import Singling
-from pipeline.steps.read import _of_few_lines, merged
 from pipeline.transaction import Batch
 
 CONTRACT = Contract.default()

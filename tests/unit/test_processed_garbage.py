@@ -9,7 +9,7 @@ from pipeline.contract import Contract
 from pipeline.contract.header import recognise
 from pipeline.core.process import Processed, process
 from pipeline.core.records import Block, Segment
-from pipeline.steps import read
+from pipeline.files import read
 
 CONTRACT = Contract.default()
 HEADER = recognise(",sensor_id,location,lat,lon,timestamp,P1,P2", CONTRACT)

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import InvalidArgument
 from pipeline.outputs.report import period as periods
 from pipeline.outputs.report.period import Kind, Period
 
@@ -61,17 +61,17 @@ def test_the_last_one_is_over(kind: Kind, today: date, name: str) -> None:
     "text", ["31.01.2018", "20180131", "2018-1-31", "2018-02-30", "", "٢٠١٨-٠١-٣١"]
 )
 def test_no_day(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"--day: .* is not a day as 2018-01-31"):
+    with pytest.raises(InvalidArgument, match=r"^day: .* is not a day as 2018-01-31"):
         periods.day_of(text)
 
 
 @pytest.mark.parametrize("text", ["2018-W54", "2018-W00", "W01", "2018-01", "5"])
 def test_no_week(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"--week: .* is not a week as 2018-W05"):
+    with pytest.raises(InvalidArgument, match=r"^week: .* is not a week as 2018-W05"):
         periods.week_of(text)
 
 
 @pytest.mark.parametrize("text", ["2018-13", "2018-1", "2018-01-01", "January"])
 def test_no_month(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"--month: .* is not a month as 2018-01"):
+    with pytest.raises(InvalidArgument, match=r"^month: .* is not a month as 2018-01"):
         periods.month_of(text)

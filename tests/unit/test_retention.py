@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DatabaseUnavailable, DiskTrouble, Stopped
-from pipeline.retention import SHARE_NAME, Retention, Swept
+from pipeline.files.retention import SHARE_NAME, Retention, Swept
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -225,7 +225,7 @@ def test_what_stays_is_not_read_again_at_each_sweep(
         raise AssertionError(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.retention.sha256_of", read)
+        patch.setattr("pipeline.files.retention.sha256_of", read)
         archive.retention.sweep(NOW)
     assert path.exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -22,17 +23,16 @@ MODULES = {
 
 # Room → the rooms it may import; everybody may import from their own room. What is not listed may
 # be imported by nobody but those who name it.
-BASE = {"contract", "errors", "logs", "permissions"}
+BASE = {"contract", "errors", "logs"}
 TEXTS = {"unstored"}
-# What the contract and the errors need, and the core with them.
-BASE_OF_CORE = {"descriptors", "visible"}
+# What the contract needs, and the core with it.
+BASE_OF_CORE = {"visible"}
 MAY_IMPORT: dict[str, set[str]] = {
     "descriptors": set(),
-    "errors": {"descriptors"},
+    "errors": set(),
     "foreign": {"errors"},
-    "permissions": {"foreign"},
     "visible": set(),
-    "logs": {"foreign", "permissions", "visible"},
+    "logs": {"foreign", "files", "visible"},
     "contract": {"errors", "visible"},
     "config": {"contract", "errors", "foreign"},
     "records": set(),
@@ -40,56 +40,49 @@ MAY_IMPORT: dict[str, set[str]] = {
     "endpoint": {"errors", "metrics"},
     "spreadsheet": set(),
     "notify": {"errors", "logs"},
-    "owner": {"errors", "foreign", "logs", "permissions"},
-    "durable": {"permissions"},
-    "naming": {"permissions"},
-    "hashes": set(),
-    "asides": {"errors", "naming", "records", "hashes"},
-    "drop": {"errors", "naming", "permissions"},
-    "embedded": {"errors", "durable", "foreign"},
-    "simulate": {"contract", "errors", "drop", "permissions"},
+    "embedded": {"errors", "files", "foreign"},
+    "simulate": {"contract", "errors", "files"},
     "core": {"contract", "errors"},
     "ahead": {"core"},
     "budget": {"contract", "errors", "config", "core"},
     "inflate": {"errors"},
     "memory": set(),
     "unstored": {"contract", "errors"},
-    "steps": {
-        *(*BASE, "config", "descriptors", "spreadsheet", "records", "core"),
-        *("durable", "naming", "hashes", "asides", "budget", "inflate", *TEXTS),
+    "files": {
+        *("contract", "errors", "descriptors", "foreign", "config", "spreadsheet"),
+        *("records", "core", "budget", "inflate", *TEXTS),
     },
     "store": {*BASE, "config", "descriptors", "core"},
-    "clock": {*BASE, "durable", "store"},
-    "retention": {*BASE, "durable", "hashes"},
+    "clock": {*BASE, "files", "store"},
     "transaction": {
-        *(*BASE, "records", "core", "metrics", "budget", "steps", "store", "clock"),
+        *(*BASE, "records", "core", "metrics", "budget", "files", "store", "clock"),
     },
     "reading": {
-        *(*BASE, "config", "records", "core", "ahead", "metrics", "budget", "steps"),
+        *(*BASE, "config", "records", "core", "ahead", "metrics", "budget", "files"),
         "transaction",
     },
     "singling": {*BASE, "transaction"},
     "unmoved": set(),
     "flow": {
-        *(*BASE, "config", "records", "metrics", "memory", "budget", "steps", "store"),
+        *(*BASE, "config", "records", "metrics", "memory", "budget", "files", "store"),
         *("clock", "transaction", "reading", "singling", "unmoved"),
     },
     "rework": {
-        *(*BASE, "config", "records", "core", "drop", "durable", "spreadsheet", "budget"),
-        *("hashes", "steps", "store", "clock", "transaction", "reading", "flow"),
+        *(*BASE, "config", "records", "core", "spreadsheet", "budget"),
+        *("files", "store", "clock", "transaction", "reading", "flow"),
     },
-    "feeders": {*BASE, "config", "drop", "metrics"},
-    "outputs": {*BASE, "config", "durable", "store"},
-    "holding": {*BASE, "steps", "flow"},
+    "feeders": {*BASE, "config", "files", "metrics"},
+    "outputs": {*BASE, "config", "files", "store"},
+    "holding": {*BASE, "files", "flow"},
     "trouble": set(BASE),
     "daemon": {
-        *(*BASE, "config", "descriptors", "records", "metrics", "notify", "retention"),
-        *("asides", "steps", "flow", "holding", "trouble"),
+        *(*BASE, "config", "descriptors", "records", "metrics", "notify", "files"),
+        *("flow", "holding", "trouble"),
     },
     "cli": {
-        *(*BASE, "config", "records", "memory", "metrics", "owner", "drop", "embedded", "simulate"),
+        *(*BASE, "config", "core", "records", "memory", "metrics", "files", "embedded", "simulate"),
         *("visible", "endpoint", "descriptors", "foreign"),
-        *("steps", "store", "clock", "flow", "daemon", "rework", "feeders", "outputs"),
+        *("store", "clock", "flow", "daemon", "rework", "feeders", "outputs"),
     },
 }
 
@@ -164,12 +157,6 @@ def test_the_table_itself_has_no_circles() -> None:
         settled |= ready
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) == "steps"])
-def test_no_step_imports_another(module: str) -> None:
-    others = {name for name in imports_of(module, typing=True) if name.startswith("pipeline.steps")}
-    assert not others
-
-
 @pytest.mark.parametrize("module", MODULES)
 def test_only_the_store_talks_to_postgresql(module: str) -> None:
     if room_of(module) != "store":
@@ -219,17 +206,17 @@ sys.exit(", ".join(found) or 0)
 
 
 def test_watching_opens_nothing() -> None:
-    for module in ("pipeline.steps.watch", "pipeline.steps.wake"):
+    for module in ("pipeline.files.watch", "pipeline.files.wake"):
         assert not calls_in(module) & {"open", "fdopen", "read_bytes", "read_text", "read"}
         assert not calls_in(module) & {"unlink", "rename", "replace", "link", "rmtree", "mkdir"}
 
 
 def test_reading_moves_and_writes_nothing() -> None:
-    calls = calls_in("pipeline.steps.read")
+    calls = calls_in("pipeline.files.read")
     assert not calls & {"unlink", "rename", "replace", "link", "mkdir", "write", "write_bytes"}
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) != "permissions"])
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"pipeline.files.permissions"}))
 def test_what_is_created_has_its_mode_from_one_place(module: str) -> None:
     assert not calls_in(module) & {"mkdir", "makedirs", "write_text", "write_bytes"} or (
         room_of(module) == "embedded"  # its folders are for one user only
@@ -332,3 +319,29 @@ def test_commands_that_only_look_start_without_pandas() -> None:
         [sys.executable, "-c", asked], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_are_written_whole_in_one_place(module: str) -> None:
+    # A copy of the private PostgreSQL's programs is a folder, renamed when all of it is there.
+    if module not in {"pipeline.files.atomic", "pipeline.embedded.programs"}:
+        assert "fsync" not in calls_in(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_line_knows_its_options(module: str) -> None:
+    if room_of(module) == "cli" or module == "pipeline.simulate.samples":  # its README for people
+        return
+    tree = tree_of(module)
+    sentences = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+    ]
+    docstrings = {
+        ast.get_docstring(node, clean=False)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    }
+    named = [text for text in sentences if text not in docstrings and re.search(r"\B--[a-z]", text)]
+    assert not named

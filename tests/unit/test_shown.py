@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline.contract import Contract
 from pipeline.contract.header import Header, recognise
+from pipeline.files.quarantine import fields, shown, written
 from pipeline.spreadsheet import plain
-from pipeline.steps.quarantine import fields, shown, written
 
 HEADERS = [
     recognise(mark.join(names), Contract.default())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DiskTrouble
-from pipeline.steps.watch import Found, Settling, scan
+from pipeline.files.watch import Found, Settling, scan
 
 
 @dataclass

@@ -59,8 +59,8 @@ def post(smtp: SmtpSettings) -> Post:
     """
     for name in ("host", "sender", "recipients"):
         if not getattr(smtp, name):
-            message = f"[smtp] {name}: is not set, and --email needs it"
-            raise ConfigurationError(message)
+            message = f"[smtp] {name}: is not set, and a report cannot be mailed without it"
+            raise ConfigurationError(message, "email")
     host = smtp.host or ""
     if smtp.security == "none" and not _here(host):
         message = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.durable import replace_file
-from pipeline.errors import DiskTrouble
+from pipeline.files import atomic
+from pipeline.files.disk import trouble
+from pipeline.files.permissions import make_folder
 from pipeline.outputs.report import charts as drawing
 from pipeline.outputs.report import figures as numbers
 from pipeline.outputs.report import mail, page
-from pipeline.permissions import make_folder
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -87,7 +87,7 @@ def make(queries: ReportQueries, period: Period, now: datetime) -> Report:
 def _write(path: Path, content: bytes) -> None:
     try:
         make_folder(path.parent)
-        replace_file(path, content)
     except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror}"
-        raise DiskTrouble(message) from error
+        raise trouble(error, path, "written") from error
+    atomic.tidy([path.parent])
+    atomic.write(path, content)

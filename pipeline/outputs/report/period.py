@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import InvalidArgument
 
 Kind = Literal["day", "week", "month"]
 
@@ -109,36 +109,36 @@ def day_of(text: str) -> Period:
     """Return the day written as YYYY-MM-DD.
 
     Raises:
-        ConfigurationError: it is no such day.
+        InvalidArgument: it is no such day.
     """
-    return Period("day", _date(text, "--day", "a day as 2018-01-31"), 1)
+    return Period("day", _date(text, "day", "a day as 2018-01-31"), 1)
 
 
 def week_of(text: str) -> Period:
     """Return the ISO week written as YYYY-Www, or that in which a date lies.
 
     Raises:
-        ConfigurationError: it is neither.
+        InvalidArgument: it is neither.
     """
     accepted = "a week as 2018-W05, or a day in it as 2018-01-31"
     if found := re.fullmatch(r"(\d{4})-?[Ww](\d{1,2})", text, re.ASCII):
         try:
             return Period("week", date.fromisocalendar(int(found[1]), int(found[2]), 1), 7)
         except ValueError:
-            raise _wrong(text, "--week", accepted) from None
-    return _around("week", _date(text, "--week", accepted))
+            raise _wrong(text, "week", accepted) from None
+    return _around("week", _date(text, "week", accepted))
 
 
 def month_of(text: str) -> Period:
     """Return the month written as YYYY-MM.
 
     Raises:
-        ConfigurationError: it is no such month.
+        InvalidArgument: it is no such month.
     """
     accepted = "a month as 2018-01"
     if not re.fullmatch(r"\d{4}-\d{2}", text, re.ASCII):
-        raise _wrong(text, "--month", accepted)
-    return _around("month", _date(f"{text}-01", "--month", accepted, shown=text))
+        raise _wrong(text, "month", accepted)
+    return _around("month", _date(f"{text}-01", "month", accepted, shown=text))
 
 
 def last(kind: Kind, today: date) -> Period:
@@ -154,15 +154,15 @@ def _around(kind: Kind, day: date) -> Period:
     return Period("month", day.replace(day=1), monthrange(day.year, day.month)[1])
 
 
-def _date(text: str, option: str, accepted: str, shown: str | None = None) -> date:
+def _date(text: str, argument: str, accepted: str, shown: str | None = None) -> date:
     try:
         # Only the form that is shown to people, though fromisoformat() knows more of them.
         if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
-            raise _wrong(shown or text, option, accepted)
+            raise _wrong(shown or text, argument, accepted)
         return date.fromisoformat(text)
     except ValueError:
-        raise _wrong(shown or text, option, accepted) from None
+        raise _wrong(shown or text, argument, accepted) from None
 
 
-def _wrong(text: str, option: str, accepted: str) -> ConfigurationError:
-    return ConfigurationError(f"{option}: {text!r} is not {accepted}")
+def _wrong(text: str, argument: str, accepted: str) -> InvalidArgument:
+    return InvalidArgument(f"{argument}: {text!r} is not {accepted}", argument)

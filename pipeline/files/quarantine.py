@@ -14,9 +14,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from io import StringIO, TextIOWrapper
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -28,9 +28,10 @@ from pipeline.contract.header import Header
 from pipeline.contract.rules import Reason
 from pipeline.core.records import Bools, Ints
 from pipeline.core.rejected import Rejected
-from pipeline.durable import sync_folder
-from pipeline.errors import DiskTrouble, FileRefused
-from pipeline.permissions import create, make_folder
+from pipeline.errors import FileRefused
+from pipeline.files.atomic import Draft, sync_folder, writing_text
+from pipeline.files.disk import disk_trouble
+from pipeline.files.permissions import make_folder
 from pipeline.records import Content
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ csv.field_size_limit(2**30)
 
 @dataclass(slots=True)
 class _Output:
-    csv_path: Path
-    log_path: Path
+    parts: tuple[tuple[Draft, Path], ...]
     csv_file: TextIO
     log_file: TextIO
     delimiter: str
@@ -89,7 +89,7 @@ class Quarantine:
         import pyarrow.compute as pc
 
         words: dict[str, pa.Array] = {}
-        with _disk_trouble(self._folder):
+        with disk_trouble(self._folder):
             for file, start, end in _runs(rejected.file):
                 output = self._output(file, header)
                 delimiter = output.delimiter
@@ -120,32 +120,18 @@ class Quarantine:
         Raises:
             DiskTrouble: the folder cannot be written to; nothing was published that is not whole.
         """
-        with _disk_trouble(self._folder):
+        with disk_trouble(self._folder):
             for output in self._open.values():
-                for file, path in (
-                    (output.csv_file, output.csv_path),
-                    (output.log_file, output.log_path),
-                ):
-                    file.flush()
-                    os.fsync(file.fileno())
-                    file.close()
-                    _part(path).replace(path)
+                for draft, path in output.parts:
+                    draft.publish(path)
             if self._open:
                 sync_folder(self._folder)
 
     def close(self) -> None:
         """Give up what was not published."""
         for output in self._open.values():
-            for file, path in (
-                (output.csv_file, output.csv_path),
-                (output.log_file, output.log_path),
-            ):
-                if not file.closed:
-                    # What could not be flushed to a full disk is given up too.
-                    with suppress(OSError):
-                        file.close()
-                    with suppress(OSError):
-                        _part(path).unlink()
+            for draft, _ in output.parts:
+                draft.close()
 
     def _output(self, file: int, header: Header) -> _Output:
         """Return where rows of a file go, below a header of theirs."""
@@ -154,9 +140,11 @@ class Quarantine:
             content = self._files[file]
             csv_path, log_path = (self._folder / name for name in _names(base_name(content)))
             make_folder(self._folder)
+            shown, log = self._drafts(2)
             # The byte order mark tells spreadsheets that this is UTF-8.
-            files = _created(csv_path, bom=True), _created(log_path)
-            output = _Output(csv_path, log_path, *files, header.delimiter, header)
+            files = shown.text("utf-8-sig"), log.text()
+            parts = ((shown, csv_path), (log, log_path))
+            output = _Output(parts, *files, header.delimiter, header)
             self._open[file] = output
         elif output.header.line == header.line:
             return output
@@ -164,6 +152,12 @@ class Quarantine:
         names = fields(header, header.line.encode())
         output.csv_file.write(written([*LEADING, *map(spreadsheet.plain, names)], output.delimiter))
         return output
+
+    def _drafts(self, number: int) -> list[Draft]:
+        with ExitStack() as stack:
+            drafts = [stack.enter_context(Draft(self._folder)) for _ in range(number)]
+            stack.pop_all()
+        return drafts
 
 
 @contextmanager
@@ -193,17 +187,13 @@ def refuse(folder: Path, content: Content, refusal: FileRefused) -> None:
     }
     if refusal.sample:
         told["sample"] = list(refusal.sample)
-    with _disk_trouble(folder):
+    with disk_trouble(folder):
         make_folder(folder)
         # An attempt that failed late may have published rows of it: now the whole file is there.
         for name in _names(base):
             (folder / name).unlink(missing_ok=True)
-        with _created(reason) as file:
+        with writing_text(reason) as file:
             file.write(json.dumps(told, ensure_ascii=False, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        _part(reason).replace(reason)
-        sync_folder(folder)
 
 
 def refused_name(content: Content) -> str:
@@ -218,7 +208,7 @@ def base_name(content: Content) -> str:
     """
     stem = content.path.name.removesuffix(_endings(content.path))
     suffix = f".{content.sha256[:_HASH_DIGITS]}"
-    # One byte more for the dot, five for `.part`: the name is written under that first.
+    # Names that were given once stay, so this stays too: a draft's name was longer then.
     budget = _NAME_BYTES - len(suffix) - len(".refused.csv.gz") - len("..part")
     raw = os.fsencode(stem)
     if len(raw) > budget:
@@ -252,15 +242,6 @@ def not_as_they_are(lines: pa.Array, header: Header) -> Bools:
         return np.ones(len(lines), bool)
     found: Bools = pc.match_substring_regex(lines, _NOT_AS_IT_IS).to_numpy(zero_copy_only=False)
     return found
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
-def _created(path: Path, *, bom: bool = False) -> TextIO:
-    raw = create(_part(path))
-    return TextIOWrapper(raw, encoding="utf-8-sig" if bom else "utf-8", newline="")
 
 
 def written(row: Sequence[str], delimiter: str) -> str:
@@ -412,7 +393,7 @@ def reset(folder: Path, sha256: str) -> None:
     Raises:
         DiskTrouble: they cannot be removed.
     """
-    with _disk_trouble(folder):
+    with disk_trouble(folder):
         for path in outputs(folder, sha256):
             path.unlink(missing_ok=True)
         if folder.is_dir():
@@ -440,12 +421,3 @@ def refused_copies(folder: Path, sha256: str) -> tuple[list[Path], list[Path]]:
     found = sorted(folder.glob(f"*.{sha256[:_HASH_DIGITS]}.refused*"))
     reasons = [path for path in found if path.name.endswith(".refused.json")]
     return [path for path in found if path not in reasons], reasons
-
-
-@contextmanager
-def _disk_trouble(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        message = f"{error.filename or folder}: cannot be written: {error.strerror}"
-        raise DiskTrouble(message) from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import DiskTrouble
+from pipeline.files.disk import trouble
 
 ENDINGS = (".csv", ".csv.gz")
 _IN_PROGRESS = (".part", ".tmp")
@@ -83,8 +83,7 @@ def scan(folder: Path) -> tuple[list[Found], list[Ignored]]:
                         Found(path, status.st_size, status.st_mtime_ns, now, status.st_ctime_ns)
                     )
     except OSError as error:
-        message = f"{folder}: cannot be listed: {error.strerror}; make it a readable folder"
-        raise DiskTrouble(message) from error
+        raise trouble(error, folder, "listed", "make it a readable folder") from error
     found.sort(key=lambda file: (file.mtime_ns, file.path.name))
     ignored.sort(key=lambda entry: entry.name)
     return found, ignored

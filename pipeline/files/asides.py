@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import DiskTrouble, FileChanged
-from pipeline.hashes import sha256_of
-from pipeline.naming import give_name
+from pipeline.files.hashes import sha256_of
+from pipeline.files.naming import give_name
 from pipeline.records import Content
 
 _NAME_BYTES = 255

@@ -1,20 +1,19 @@
 """Drop: the one way to put a file into `data/` from within this package.
 
-The bytes are written under a name that no scan takes, synced, and renamed when whole:
-nobody ever reads half a file. An existing file is never replaced.
+The bytes get their name when they are whole (`atomic`): nobody ever reads half a file. An existing
+file is never replaced.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import DiskTrouble
-from pipeline.naming import give_name
-from pipeline.permissions import FILE_MODE
+from pipeline.files.atomic import Draft, sync_folder
+from pipeline.files.disk import disk_trouble
 
 _CHUNK = 1 << 20
 
@@ -35,23 +34,13 @@ def drop(source: BinaryIO, folder: Path, name: str, mark: str) -> Path:
         DiskTrouble: the folder cannot be written to; nothing was left there.
     """
     stem, dot, endings = name.partition(".")
-    # Hidden and unique to this process: two that drop the same name do not meet.
-    part = folder / f".{mark[:32]}.{os.getpid()}.part"
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-        with os.fdopen(descriptor, "wb") as file:
-            shutil.copyfileobj(source, file, _CHUNK)
-            file.flush()
-            os.fsync(file.fileno())
+    with disk_trouble(folder), Draft(folder) as draft:
+        shutil.copyfileobj(source, draft.file, _CHUNK)
         for candidate in (name, f"{stem}.{mark[:12]}{dot}{endings}"):
             target = folder / candidate
             with suppress(FileExistsError):
-                give_name(part, target)
+                draft.publish(target, new=True)
+                sync_folder(folder)
                 return target
-        message = f"{folder / name}: is there already, and so is its other name"
-        raise DiskTrouble(message)
-    except OSError as error:
-        message = f"{error.filename or folder}: cannot be written: {error.strerror}"
-        raise DiskTrouble(message) from error
-    finally:
-        part.unlink(missing_ok=True)
+    message = f"{folder / name}: already exists, and so does its other name"
+    raise DiskTrouble(message, folder / name)

@@ -23,14 +23,15 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from pipeline.asides import identity
 from pipeline.budget import ALWAYS_ALLOWED
 from pipeline.config import Settings
 from pipeline.contract import Contract
 from pipeline.contract.header import MAX_HEADER_BYTES, recognise
 from pipeline.core.records import Block, Ints
 from pipeline.core.sections import Sections
-from pipeline.errors import DiskTrouble, FileChanged, FileRefused
+from pipeline.errors import FileChanged, FileRefused
+from pipeline.files.asides import identity
+from pipeline.files.disk import trouble
 from pipeline.inflate import decoded
 from pipeline.records import Content
 from pipeline.unstored import first_type, refuse
@@ -104,8 +105,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR}:
             message = f"{path.name}: is gone, or no longer a regular file"
             raise FileChanged(message) from error
-        message = f"{path}: cannot be read: {error.strerror}"
-        raise DiskTrouble(message) from error
+        raise trouble(error, path, "read") from error
     # Before the descriptor becomes a file: Python refuses to make one of a folder.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -115,8 +115,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         try:
             yield file
         except OSError as error:
-            message = f"{path}: cannot be read: {error.strerror or error}"
-            raise DiskTrouble(message) from error
+            raise trouble(error, path, "read") from error
 
 
 def content(path: Path, hold_bytes: int, alive: Callable[[], None] = lambda: None) -> Content:

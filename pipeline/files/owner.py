@@ -10,15 +10,12 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import DiskTrouble, PipelineError
+from pipeline.errors import HomeInUse
+from pipeline.files.disk import disk_trouble
+from pipeline.files.permissions import FILE_MODE
 from pipeline.foreign import require_own_file
-from pipeline.permissions import FILE_MODE
 
 LOCK_NAME = ".sofia-air.lock"
-
-
-class HomeInUse(PipelineError):
-    """Another daemon owns the home folder. Says which."""
 
 
 @contextmanager
@@ -30,16 +27,13 @@ def owning(home: Path) -> Iterator[None]:
         DiskTrouble: the lock file cannot be written.
     """
     path = home / LOCK_NAME
-    try:
+    with disk_trouble(path, "opened"):
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         try:
             require_own_file(lock, path)
         except OSError:
             os.close(lock)
             raise
-    except OSError as error:
-        message = f"{path}: cannot be opened: {error.strerror}"
-        raise DiskTrouble(message) from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

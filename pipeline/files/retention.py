@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from pipeline.durable import replace_file
-from pipeline.errors import DiskTrouble, Stopped
-from pipeline.hashes import inflated_sha256, sha256_of
+from pipeline.errors import Stopped
+from pipeline.files import atomic
+from pipeline.files.disk import disk_trouble
+from pipeline.files.hashes import inflated_sha256, sha256_of
 
 SHARE_NAME = ".sofia-air.sweep"
 
@@ -99,14 +100,8 @@ class Retention:
             DiskTrouble: the archive cannot be listed, or the share cannot be written down.
         """
         done = Swept()
-        try:
+        with suppress(Stopped), disk_trouble(self.archive, "deleted from the archive"):
             self._sweep(now, done)
-        except Stopped:
-            pass
-        except OSError as error:
-            where = error.filename or self.archive
-            message = f"{where}: cannot be deleted from the archive: {error.strerror}"
-            raise DiskTrouble(message) from error
         return done
 
     def _sweep(self, now: datetime, done: Swept) -> None:
@@ -230,7 +225,7 @@ class _Share:
         """Write down that files go, before they do; or that so many could not, if below zero."""
         self.used += files
         told = {"since": self.since.isoformat(), "allowed": self.allowed, "used": self.used}
-        replace_file(self.path, json.dumps(told).encode())
+        atomic.write(self.path, json.dumps(told).encode())
 
     @classmethod
     def read(cls, path: Path) -> _Share | None:

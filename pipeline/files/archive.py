@@ -11,33 +11,22 @@ from __future__ import annotations
 import errno
 import gzip
 import os
-import re
 import shutil
-import stat
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from pipeline.asides import give_back, identity, names, remove, replaced
-from pipeline.durable import sync_folder
 from pipeline.errors import DiskTrouble, FileChanged
-from pipeline.hashes import CHUNK, READ_FLAGS, inflated_sha256, sha256_of
-from pipeline.naming import NO_HARD_LINKS, give_name, rename_new
-from pipeline.permissions import create, make_folder
+from pipeline.files.asides import give_back, identity, names, remove, replaced
+from pipeline.files.atomic import Draft, sync_folder
+from pipeline.files.disk import known, trouble
+from pipeline.files.hashes import CHUNK, READ_FLAGS, inflated_sha256, sha256_of
+from pipeline.files.naming import NO_HARD_LINKS, rename_new
+from pipeline.files.permissions import make_folder
 from pipeline.records import Content
 
 Alive = Callable[[], None]
-
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
-# Our own unfinished files: archive's and drop's have digits of a hash, quarantine's the name of
-# what they were to become.
-_DRAFT = re.compile(
-    r"\.[0-9a-f]{32}(\.\d+)?\.part"
-    r"|\..*\.[0-9a-f]{12}(\.csv|\.reasons\.jsonl|\.refused\.json)\.part"
-)
-_DRAFT_SECONDS = 3600.0
 
 
 def move(
@@ -67,7 +56,7 @@ def move(
             if _put(content, target, alive):
                 return target
     message = f"{source}: no free name in {folder}; it stays where it is"
-    raise DiskTrouble(message)
+    raise DiskTrouble(message, source)
 
 
 def put_away(
@@ -98,48 +87,17 @@ def put_away(
     return move(content, folder, alive=alive)
 
 
-def tidy(folders: Sequence[Path], now: Callable[[], float] = time.time) -> list[Path]:
-    """Remove what a crash left half-written in our own folders; return what was removed.
-
-    Args:
-        folders: where to look; in each also one level deeper, where the name is a date.
-        now: a clock, in Unix time.
-    """
-    removed = []
-    for folder in folders:
-        days = [day for day in _listed(folder) if _DAY.fullmatch(day.name) and not day.is_symlink()]
-        for path in [*_listed(folder), *(path for day in days for path in _listed(day))]:
-            if not _DRAFT.fullmatch(path.name):
-                continue
-            with suppress(OSError):
-                found = os.lstat(path)
-                # By the time of its last change, which nobody can set: somebody may be writing it.
-                if stat.S_ISREG(found.st_mode) and now() - found.st_ctime >= _DRAFT_SECONDS:
-                    path.unlink()
-                    removed.append(path)
-    return removed
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
-
-
 def _compress(content: Content, folder: Path, alive: Alive) -> Path:
     source = content.path
-    part = _part(content, folder)
     with _told(content, folder):
         make_folder(folder)
-        try:
-            with _Source(source, alive) as original, create(part) as raw:
-                # No name and no time inside: the same bytes give the same archive.
-                with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-                    shutil.copyfileobj(original, packed, CHUNK)
-                raw.flush()
-                os.fsync(raw.fileno())
-            if inflated_sha256(part, alive) != content.sha256:
+        with Draft(folder) as draft:
+            # No name and no time inside: the same bytes give the same archive.
+            packing = gzip.GzipFile("", "wb", 6, draft.file, mtime=0)
+            with _Source(source, alive) as original, packing as packed:
+                shutil.copyfileobj(original, packed, CHUNK)
+            draft.sync()
+            if inflated_sha256(draft.path, alive) != content.sha256:
                 message = f"{source.name}: changed while it was being compressed"
                 raise FileChanged(message)
             for target in names(folder / f"{source.name}.gz", content.sha256):
@@ -148,17 +106,15 @@ def _compress(content: Content, folder: Path, alive: Alive) -> Path:
                         continue
                 else:
                     try:
-                        give_name(part, target)
+                        draft.publish(target, new=True)
                     except FileExistsError:
                         continue
                 sync_folder(folder)
                 _refuse_changed(content, alive)
                 remove(content, alive)
                 return target
-        finally:
-            part.unlink(missing_ok=True)
     message = f"{source}: no free name in {folder}; it stays where it is"
-    raise DiskTrouble(message)
+    raise DiskTrouble(message, source)
 
 
 @contextmanager
@@ -171,9 +127,8 @@ def _told(content: Content, folder: Path) -> Iterator[None]:
         if error.errno == errno.ENOENT and not os.path.lexists(source):
             message = f"{source.name}: is gone"
             raise FileChanged(message) from error
-        where = error.filename2 or error.filename or folder
-        message = f"{source}: cannot be moved to {where}: {error.strerror}; it stays where it is"
-        raise DiskTrouble(message) from error
+        where = error.filename2 or known(error) or folder
+        raise trouble(error, source, f"moved to {where}", "it stays where it is") from error
 
 
 def _refuse_changed(content: Content, alive: Alive) -> None:
@@ -194,8 +149,6 @@ def _put(content: Content, target: Path, alive: Alive) -> bool:
         kept = target.is_file() and not target.is_symlink()
         if not kept or sha256_of(target, alive, content.size) != content.sha256:
             return False
-        # A copy across filesystems that was cut short after its link has left its draft.
-        _part(content, target.parent).unlink(missing_ok=True)
         remove(content, alive)
         return True
     try:
@@ -232,22 +185,18 @@ def _put(content: Content, target: Path, alive: Alive) -> bool:
 
 def _copy(content: Content, target: Path, alive: Alive) -> bool:
     """Copy the file to `target` in another filesystem; say whether the name was free."""
-    part = _part(content, target.parent)
-    try:
-        with _Source(content.path, alive) as original, create(part) as copy:
-            shutil.copyfileobj(original, copy, CHUNK)
-            copy.flush()
-            os.fsync(copy.fileno())
-        if sha256_of(part, alive) != content.sha256:
+    with Draft(target.parent) as draft:
+        with _Source(content.path, alive) as original:
+            shutil.copyfileobj(original, draft.file, CHUNK)
+        draft.sync()
+        if sha256_of(draft.path, alive) != content.sha256:
             message = f"{content.path.name}: changed while it was being copied"
             raise FileChanged(message)
-        shutil.copystat(content.path, part, follow_symlinks=False)
+        shutil.copystat(content.path, draft.path, follow_symlinks=False)
         try:
-            give_name(part, target)
+            draft.publish(target, new=True)
         except FileExistsError:
             return False
-    finally:
-        part.unlink(missing_ok=True)
     sync_folder(target.parent)
     return True
 
@@ -268,7 +217,3 @@ class _Source:
     def read(self, size: int = -1) -> bytes:
         self._alive()
         return self._file.read(size)
-
-
-def _part(content: Content, folder: Path) -> Path:
-    return folder / f".{content.sha256[:32]}.part"
