@@ -155,7 +155,7 @@ REAL: list[tuple[list[str], dict[str, str], int, str]] = [
     (["report", "--email"], NOBODY, 2, "cannot be mailed without it (--email)"),
     (["quarantine", "export", "-o", "x.csv"], NOBODY, 2, "specify FILE..., --all or --reason"),
     (["simulate", "new", "--fault", "rust"], {}, 2, "--fault: 'rust' is unknown; known are"),
-    (["status"], {"SOFIA_AIR_WORKERS": "none"}, 2, "SOFIA_AIR_WORKERS: "),
+    (["status"], {"SOFIA_AIR_WORKERS": "none"}, 2, "valid integer"),
     (["status"], NOBODY, 1, "127.0.0.1"),
     (["ingest", "some.csv"], {"SOFIA_AIR_HOME": "some.csv/home"}, 1, "cannot be made"),
     # Code 2 would keep a service manager from starting it again.
