@@ -15,4 +15,5 @@ def hurry() -> None:
 
 def settle() -> None:
     """Look for garbage as usual: the work begins, and its garbage may be large."""
+    gc.freeze()  # what is loaded by now is none, and need not be looked through
     gc.set_threshold(*_USUAL)
