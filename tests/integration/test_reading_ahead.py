@@ -146,8 +146,8 @@ def test_a_batch_is_read_and_processed_ahead(site: Site, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "heavy",
     [
-        {"first": garbage(0, 2_000)},
-        {("first", "b", "c", "d", "e")[n]: garbage(n, 900) for n in range(5)},
+        {"first": garbage(0, 200)},
+        {("first", "b", "c", "d", "e")[n]: garbage(n, 90) for n in range(5)},
     ],
     ids=["one file", "several files"],
 )
@@ -155,6 +155,8 @@ def test_nothing_is_read_ahead_of_a_heavy_batch(
     heavy: dict[str, str], site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows of the first are rejected for very many reasons."""
+    monkeypatch.setattr(reading, "_MOST_REASONS", 1_000)
+    monkeypatch.setattr(reading, "_MOST_HELD", 2**20)
     done = seen(site, monkeypatch, heavy, {"second": OTHER})
     assert done == ["read first", "process first", "load first", *PROCESSED, "load second"]
     assert site.one("SELECT count(*) FROM air.quarantined_row") == sum(
