@@ -43,6 +43,12 @@ settings.register_profile(
 )
 settings.load_profile("pipeline")
 
+
+def in_small_blocks(settings: Settings, **sizes: int) -> Settings:
+    """Return settings with smaller blocks than anybody may set: short files have several."""
+    return settings.model_copy(update={"load": settings.load.model_copy(update=sizes)})
+
+
 ARCHIVE_SDS = "sensor_id;sensor_type;location;lat;lon;timestamp;P1;durP1;ratioP1;P2;durP2;ratioP2\n"
 ARCHIVE_BME = (
     "sensor_id;sensor_type;location;lat;lon;timestamp;"

@@ -41,6 +41,7 @@ from tests.integration.conftest import (
     SOFIA_SDS,
     Site,
     emptied,
+    in_small_blocks,
 )
 
 CONTRACT = Contract.default()
@@ -580,8 +581,8 @@ def deliver(shared_engine: sa.Engine) -> Iterator[Callable[[Delivery], Site]]:
     def run(delivery: Delivery) -> Site:
         shutil.rmtree(base / "home", ignore_errors=True)
         usual = load_settings(base / "home")
-        # Smaller blocks than anybody may set, so that short files have several.
-        site = Site(usual.changed(block_bytes=delivery.block_bytes), emptied(shared_engine))
+        smaller = in_small_blocks(usual, block_bytes=delivery.block_bytes)
+        site = Site(smaller, emptied(shared_engine))
         for number, content in enumerate(delivery.contents):
             site.drop(f"{number}.csv", content)
             if not delivery.together:

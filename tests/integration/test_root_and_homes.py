@@ -42,6 +42,7 @@ COMMANDS = {
     "db upgrade": "db upgrade",
     "db url": "db url",
     "db psql": "db psql -c 'SELECT 1'",
+    "changes": "changes",
     "doctor": "doctor --mend",
     "demo": "demo {home}",
 }

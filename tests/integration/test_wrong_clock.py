@@ -22,7 +22,7 @@ from pipeline import cli
 from pipeline.clock import MEMORY_NAME, Clock, Reading, read_clocks
 from pipeline.daemon import Daemon
 from pipeline.store.clock import ServerTime
-from tests.integration.conftest import ARCHIVE_SDS, Site, pm, sds
+from tests.integration.conftest import ARCHIVE_SDS, Site, in_small_blocks, pm, sds
 
 DAY = timedelta(days=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -259,7 +259,7 @@ def test_a_large_file_that_is_tried_again_is_processed_against_the_same_present(
             off[0] = timedelta(hours=20)
 
     site.flow.clock = Clock(site.settings.home, site.flow.store.server_time, read)
-    site.settings = site.settings.model_copy(update={"batch_bytes": 1, "block_bytes": 2**12})
+    site.settings = in_small_blocks(site.settings, batch_bytes=1, block_bytes=2**12)
     site.flow.settings = site.settings
     site.flow.on_progress, site.flow.retry_seconds = cut_off, 120.0
     site.flow.on_wait = lambda error, _: waits.append(str(error))
