@@ -43,6 +43,8 @@ _HASTY = {
     "full_page_writes": "off",
     "synchronous_commit": "off",
     "max_wal_size": "1GB",
+    # Starting them costs far more than what there is to count.
+    "max_parallel_workers_per_gather": "0",
 }
 _MEMORY = Path("/dev/shm")
 _ROOM = 2 << 30  # bytes: ten times of what the tests need
