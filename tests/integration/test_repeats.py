@@ -31,7 +31,7 @@ from pipeline.contract.header import recognise
 from pipeline.contract.repeats import Values, as_stored, resolve
 from pipeline.core.process import process
 from pipeline.core.ranges import blocks_of_range
-from tests.integration.conftest import Site, emptied
+from tests.integration.conftest import Site, emptied, in_small_blocks
 
 NOW = datetime.now(UTC)
 # Each example goes through the database: to make a failure small takes minutes.
@@ -201,10 +201,9 @@ def deliver(shared_engine: sa.Engine) -> Iterator[Callable[[Delivery], Site]]:
 
     def run(delivery: Delivery) -> Site:
         shutil.rmtree(base / "home", ignore_errors=True)
-        # Smaller blocks than anybody may set, so that short files have several.
         usual = load_settings(base / "home")
         site = Site(
-            usual.model_copy(update={"block_bytes": delivery.block_bytes}), emptied(shared_engine)
+            in_small_blocks(usual, block_bytes=delivery.block_bytes), emptied(shared_engine)
         )
         for number in range(len(delivery.files)):
             stop_clock(site)
