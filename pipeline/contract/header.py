@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 from pipeline.contract import KEY_COLUMNS, Contract, Model, Reason
 from pipeline.contract.models import NOT_STORED
@@ -78,21 +78,18 @@ def recognise(line: str, contract: Contract) -> Header:
         _refuse_long(line, f"{MAX_HEADER_BYTES:,} characters")
     if max(map(line.count, DELIMITERS)) >= MAX_COLUMNS:
         _refuse_long(line, f"{MAX_COLUMNS:,} columns")
-    delimiter, names = _columns(line, contract)
-    present = set(names)
-    missing_keys = [name for name in KEY_COLUMNS if name not in present]
-    matching = _matching(present, contract)
-    readings = _readings(contract)
-    repeated = _repeated(names, readings)
-    if missing_keys or not matching or repeated:
+    found = _columns(line, contract)
+    delimiter, names, matching = found.delimiter, found.names, found.matching
+    if not found.understood:
         _refuse_if_not_stored(names)
-        raise FileRefused("unknown_header", _unknown(line, names, missing_keys, repeated, contract))
+        raise FileRefused("unknown_header", _unknown(line, found, contract))
     if longest := next((name for name in names if len(name) > MAX_NAME), None):
         message = (
             f"the header has a column name of more than {MAX_NAME} characters: "
             f"'{_shortened(longest)}'"
         )
         raise FileRefused("unknown_header", message)
+    present, readings = set(names), _readings(contract)
     if "sensor_type" in present:
         return Header(line, delimiter, "archive", _distinct(names), tuple(matching))
     # `max` takes the first of equals, and the contract lists the most widespread model first.
@@ -117,13 +114,7 @@ def section_header(line: str, contract: Contract) -> Header | None:
     if len(line) > MAX_HEADER_BYTES or max(map(line.count, DELIMITERS)) >= MAX_COLUMNS:
         return None
     # Thousands of lines may be like this: why one is no header is not worked out for each.
-    _, names = _columns(line, contract)
-    present = set(names)
-    if (
-        not present.issuperset(KEY_COLUMNS)
-        or not _matching(present, contract)
-        or _repeated(names, _readings(contract))
-    ):
+    if not _columns(line, contract).understood:
         return None
     try:
         return recognise(line, contract)
@@ -139,7 +130,8 @@ def unreadable_header(line: str, contract: Contract) -> Header:
         contract: the models in force.
     """
     line = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line)
-    delimiter, names = _columns(line, contract)
+    found = _columns(line, contract)
+    delimiter, names = found.delimiter, found.names
     rule, why = "unknown_section", "no known sensor model has this header"
     try:
         recognise(line, contract)
@@ -204,15 +196,40 @@ def _spelling(contract: Contract) -> dict[str, str]:
     return spelling
 
 
-def _columns(line: str, contract: Contract) -> tuple[str, tuple[str, ...]]:
-    """Return a header's delimiter and its columns' names, as the contract spells them."""
+class _Columns(NamedTuple):
+    """What a header names.
+
+    Attributes:
+        delimiter: what separates its names.
+        names: its columns, as the contract spells them.
+        missing_keys: the columns that every header has and this one has not.
+        matching: the models whose core readings are all among the columns.
+        repeated: the names that stand there twice and must not.
+    """
+
+    delimiter: str
+    names: tuple[str, ...]
+    missing_keys: list[str]
+    matching: list[Model]
+    repeated: list[str]
+
+    @property
+    def understood(self) -> bool:
+        """Whether a model's rows can be read by it."""
+        return not self.missing_keys and bool(self.matching) and not self.repeated
+
+
+def _columns(line: str, contract: Contract) -> _Columns:
     delimiter, found = _split(line)
-    return delimiter, _canonical([name.strip() for name in found], contract)
-
-
-def _matching(present: set[str], contract: Contract) -> list[Model]:
-    """Return the models whose core readings are all among the columns."""
-    return [model for model in contract.models.values() if present.issuperset(model.core)]
+    names = _canonical([name.strip() for name in found], contract)
+    present = set(names)
+    return _Columns(
+        delimiter,
+        names,
+        [name for name in KEY_COLUMNS if name not in present],
+        [model for model in contract.models.values() if present.issuperset(model.core)],
+        _repeated(names, _readings(contract)),
+    )
 
 
 @lru_cache(maxsize=16)
@@ -223,6 +240,8 @@ def _readings(contract: Contract) -> frozenset[str]:
 
 def _repeated(names: Sequence[str], readings: frozenset[str]) -> list[str]:
     """Return the names that stand in a header twice and must not."""
+    if len(set(names)) == len(names):
+        return []
     counted = Counter(names)
     keys = {*KEY_COLUMNS, "sensor_type", *readings}
     return sorted(name for name, count in counted.items() if count > 1 and name in keys)
@@ -290,13 +309,8 @@ def _two_kinds(best: Model, names: tuple[str, ...], left: list[str]) -> str:
     )
 
 
-def _unknown(
-    line: str,
-    names: tuple[str, ...],
-    missing_keys: list[str],
-    repeated: list[str],
-    contract: Contract,
-) -> str:
+def _unknown(line: str, found: _Columns, contract: Contract) -> str:
+    names, missing_keys, repeated = found.names, found.missing_keys, found.repeated
     shown = _shown(line)
     if repeated:
         columns = ", ".join(f"'{_shortened(name)}'" for name in repeated[:_SHOWN_NAMES])
